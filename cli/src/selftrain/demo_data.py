@@ -1,0 +1,90 @@
+"""The demo's scenes on disk: pictures, masks, lists of ids. The folder is whole or absent, whenever it is interrupted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from selftrain.scenes import CLASSES, SPLITS, SceneSettings, Split, make_scene
+from selftrain_core.errors import RunError
+
+FORMAT = 1
+"""Raised whenever the same settings give other scenes or other files."""
+
+
+def write_scenes(folder: Path, settings: SceneSettings, told: Callable[[int, int], None] | None = None) -> bool:
+    """Write the scenes and return True, or return False where they lie there already.
+
+    ``images/<id>.png``; ``masks/<id>.png`` with class indices, for all but the unlabelled scenes;
+    ``splits/<split>.txt`` with ids, ``splits/train.txt`` being labelled and unlabelled together; ``classes.json``;
+    ``manifest.json``. Everything is written beside `folder`, which gets its name last.
+
+    Args:
+        folder: Where to; its parent is made.
+        settings: Of the scenes.
+        told: Told (written, in all) after each scene.
+
+    Raises:
+        RunError: The folder holds something else, or cannot be written.
+        SelftrainError: scikit-learn is not installed.
+    """
+    manifest = {"format": FORMAT, "classes": list(CLASSES), "settings": asdict(settings)}
+    if folder.exists():
+        _check(folder, manifest)
+        return False
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    try:
+        if temporary.exists():
+            shutil.rmtree(temporary)  # what an interrupted attempt left
+        for name in ("images", "masks", "splits"):
+            (temporary / name).mkdir(parents=True)
+        _write(temporary, settings, told)
+        (temporary / "classes.json").write_text(json.dumps({"classes": list(CLASSES)}, indent=2) + "\n")
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        temporary.rename(folder)
+    except OSError as error:
+        raise RunError(f"the scenes cannot be written to {folder}: {error.strerror or error}") from error
+    return True
+
+
+def _check(folder: Path, manifest: dict[str, Any]) -> None:
+    path = folder / "manifest.json"
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder} is not the demo's: {path} cannot be read; give another folder with -o") from error
+    if found != manifest:
+        raise RunError(
+            f"{folder} holds scenes of other settings\n  found:    {json.dumps(found.get('settings'))}\n"
+            f"  expected: {json.dumps(manifest['settings'])}\n  give another folder with -o, or delete this one"
+        )
+
+
+def _write(folder: Path, settings: SceneSettings, told: Callable[[int, int], None] | None) -> None:
+    total = sum(settings.count(split) for split in SPLITS)
+    ids: dict[Split, list[str]] = {}
+    written = 0
+    for split in SPLITS:
+        ids[split] = [f"{split}-{number:04}" for number in range(settings.count(split))]
+        for number, id_ in enumerate(ids[split]):
+            scene = make_scene(settings, split, number)
+            _save(folder / "images" / f"{id_}.png", scene.image_HW3)
+            if split != "unlabelled":
+                _save(folder / "masks" / f"{id_}.png", scene.classes_HW)
+            written += 1
+            if told:
+                told(written, total)
+    lists = {**ids, "train": ids["labelled"] + ids["unlabelled"]}
+    for name, members in lists.items():
+        (folder / "splits" / f"{name}.txt").write_text("".join(f"{id_}\n" for id_ in members))
+
+
+def _save(path: Path, values: np.typing.NDArray[np.uint8]) -> None:
+    Image.fromarray(values).save(path)

@@ -1,0 +1,73 @@
+"""The measured table at the end of a run, and where everything lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+_HEADER = ("model", "weights", "validation", "test", "gain", "images seen", "time")
+
+
+def show_summary(summary: Mapping[str, Any], folder: Path) -> None:
+    """Print a run's table, its remarks, and the paths of its pictures.
+
+    Args:
+        summary: The content of ``summary.json``.
+        folder: The run's folder.
+    """
+    click.echo(f"\n{summary['metric']} ({summary['unit']})\n")
+    click.echo(format_table([_HEADER, *map(_row, summary["models"])], right=(2, 3, 4, 5, 6)))
+    click.echo("\ngain: student − the better on validation of teacher and baseline")
+    for note in summary.get("notes", ()):
+        click.echo(f"note: {note}")
+    click.echo()
+    for name in ("summary.md", "summary.json", "pictures/validation.png", "pictures/curves.png"):
+        if (folder / name).is_file():
+            click.echo(f"  {folder / name}")
+
+
+def format_table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Return `rows` in aligned columns, the first as a header with a rule below.
+
+    Args:
+        rows: Cells; all rows are of one length.
+        right: Numbers of the columns that are aligned to the right.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration as ``m:ss`` or ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
+    name = f"{model['name']} (round {model['round']})" if model["round"] > 1 else str(model["name"])
+    return (
+        name,
+        str(model["checkpoint"]),
+        _score(model["val"]),
+        _score(model["test"]),
+        _score(model.get("gain"), sign=True),
+        f"{model['images_seen']:,}",
+        format_seconds(model["seconds"]),
+    )
+
+
+def _score(value: float | None, *, sign: bool = False) -> str:
+    if value is None:
+        return "–"
+    return f"{value:+.2f}" if sign else f"{value:.2f}"

@@ -1,0 +1,1 @@
+"""Backbones that come with core: every timm feature extractor, and the pyramid over one."""

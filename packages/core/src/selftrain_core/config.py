@@ -1,0 +1,248 @@
+"""The configuration of a run: strict models, YAML on disk, defaults for people with 50 to 5,000 labelled images.
+
+Each component's own settings stand beside its name and belong to its plugin; nothing here knows them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from selftrain_core import sets
+from selftrain_core.config_model import (
+    NOT_IDENTITY,
+    AugmentationChoice,
+    BackboneChoice,
+    DataPath,
+    DataSourceChoice,
+    PolicyChoice,
+    StrictModel,
+    TaskChoice,
+)
+from selftrain_core.errors import ConfigError, SelftrainError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class DataConfig(StrictModel):
+    """Named sources, and which of their images play which part.
+
+    The four parts are set expressions over the names: ``train - labelled + photos``.
+    """
+
+    sources: dict[str, DataSourceChoice] = Field(json_schema_extra=NOT_IDENTITY)
+    labelled: str = Field(json_schema_extra=NOT_IDENTITY)
+    unlabelled: str = Field(json_schema_extra=NOT_IDENTITY)
+    validation: str = Field(json_schema_extra=NOT_IDENTITY)
+    test: str = Field(json_schema_extra=NOT_IDENTITY)
+    classes: tuple[str, ...] | DataPath = Field(
+        description="Ordered class names, or a JSON file that holds them as a list or under the key 'classes'."
+    )
+    allow_missing_classes: bool = Field(
+        default=False, description="Train although no labelled image shows some class; otherwise that is an error."
+    )
+
+    @model_validator(mode="after")
+    def _check_expressions(self) -> Self:
+        for role in ("labelled", "unlabelled", "validation", "test"):
+            sets.parse(getattr(self, role), self.sources)
+        return self
+
+    def class_names(self) -> tuple[str, ...]:
+        """Return the ordered class names.
+
+        Raises:
+            ConfigError: The file is missing or holds no list of distinct names.
+        """
+        names: Any = self.classes
+        if isinstance(names, Path):
+            try:
+                names = json.loads(names.read_text())
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"data.classes: {self.classes} cannot be read: {error}") from error
+            names = names.get("classes") if isinstance(names, dict) else names
+        if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"data.classes: {self.classes} holds no list of class names")
+        if len(set(names)) != len(names) or not names:
+            raise ConfigError(f"data.classes: names must be distinct and at least one, given {list(names)}")
+        return tuple(names)
+
+
+class OptimizerConfig(StrictModel):
+    """The optimiser and its learning rate: linear warm-up, then cosine decay."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: PositiveFloat = Field(default=1e-3, description="Highest learning rate, after the warm-up.")
+    weight_decay: NonNegativeFloat = Field(default=1e-4, description="Not applied to biases and normalisation layers.")
+    momentum: Fraction = Field(default=0.9, description="Of sgd; adamw uses betas 0.9 and 0.999.")
+    warmup_steps: NonNegativeInt = 50
+    final_lr: Fraction = Field(default=0.01, description="Learning rate at the last step, as a fraction of `lr`.")
+    gradient_clip: PositiveFloat | None = Field(default=10.0, description="Largest global gradient norm.")
+
+
+class TrainingConfig(StrictModel):
+    """How one model is trained."""
+
+    steps: PositiveInt = 1000
+    human: PositiveInt = Field(default=8, description="Human-labelled images in each step.")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema_decay: Fraction | None = Field(
+        default=0.998,
+        description="Of the weight average, which then is the model; it warms up as (1 + n) / (10 + n). null: none.",
+    )
+    max_skipped_steps: PositiveInt = Field(
+        default=10,
+        description="Non-finite steps in a row after which training stops.",
+    )
+
+
+class StudentConfig(TrainingConfig):
+    """How the student is trained, on both halves."""
+
+    pseudo: PositiveInt = Field(default=8, description="Pseudo-labelled images in each step.")
+    start: Literal["teacher", "init"] = Field(
+        default="teacher", description="The student's first weights; the paper's experiments use the teacher's (§3.2)."
+    )
+
+
+class ObjectiveConfig(StrictModel):
+    """The joint loss (paper, Appendix B)."""
+
+    alpha: NonNegativeFloat = Field(default=1.0, description="Weight α of the pseudo half.")
+    normalise: bool = Field(default=True, description="False is the plain sum L_h + α · L_p.")
+    decay: Fraction = Field(default=0.9997, description="Of the two loss averages.")
+
+
+class DeviceConfig(StrictModel):
+    """Where it runs. Nothing here changes a result beyond floating-point noise."""
+
+    accelerator: str = Field(default="auto", description="A name from `selftrain plugins`, or auto.")
+    devices: PositiveInt = 1
+    workers: NonNegativeInt = Field(default=1, description="Processes that read images, per device.")
+    micro_batches: PositiveInt = Field(
+        default=1, description="Parts into which each device cuts a step, where the whole does not fit its memory."
+    )
+    predict_batch: PositiveInt = Field(default=16, description="Images in a forward pass that only predicts.")
+    checkpoint_seconds: NonNegativeFloat = Field(default=30.0, description="How often `last.ckpt` is written.")
+
+
+class RunConfig(StrictModel):
+    """Everything a run is made of."""
+
+    seed: NonNegativeInt = 0
+    rounds: PositiveInt = Field(default=1, description="teacher → labels → student rounds; the paper has one.")
+    canvas: tuple[PositiveInt, PositiveInt] = Field(
+        default=(320, 320), description="Height and width in pixels to which every image is fitted."
+    )
+    data: DataConfig
+    task: TaskChoice
+    backbone: BackboneChoice = Field(default={"name": "timm/tf_efficientnet_lite0"}, validate_default=True)
+    augmentation: AugmentationChoice = Field(default={"name": "augment/s1"}, validate_default=True)
+    policy: PolicyChoice = Field(default={"name": "core/fixed"}, validate_default=True)
+    teacher: TrainingConfig = TrainingConfig()
+    student: StudentConfig = StudentConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    baseline: bool = Field(
+        default=True, description="Also train the supervised model that sees as many images as teacher and student."
+    )
+    validate_every_images: PositiveInt = Field(
+        default=2000, description="Images seen between two validations of a model in training."
+    )
+    device: DeviceConfig = Field(default=DeviceConfig(), json_schema_extra=NOT_IDENTITY)
+
+    @field_validator("canvas")
+    @classmethod
+    def _multiple_of_32(cls, canvas: tuple[int, int]) -> tuple[int, int]:
+        # Feature maps of stride 32 are doubled up to stride 4: every level must divide evenly.
+        if any(side % 32 for side in canvas):
+            nearest = [max(32, round(side / 32) * 32) for side in canvas]
+            raise ValueError(f"height and width must be multiples of 32; the nearest is {nearest}")
+        return canvas
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return the configuration in a YAML file.
+
+    Args:
+        path: The file; relative paths in it are relative to its folder.
+        overrides: ``"a.b=value"`` settings that replace those of the file; values are YAML.
+
+    Raises:
+        ConfigError: The file cannot be read, or something in it is wrong. The message names every wrong key.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the configuration {path} is no valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"the configuration {path} holds no settings")
+    raw.pop("anchors", None)  # a place for YAML anchors, so that sources can share keys
+    for override in overrides:
+        _set(raw, override)
+    return parse_config(raw, base_dir=path.resolve().parent, name=str(path))
+
+
+def parse_config(raw: Mapping[str, Any], base_dir: Path, name: str = "the configuration") -> RunConfig:
+    """Return the configuration that `raw` describes; relative paths are relative to `base_dir`.
+
+    Raises:
+        ConfigError: Something is wrong; the message names every wrong key.
+    """
+    try:
+        return RunConfig.model_validate(raw, context={"base_dir": base_dir})
+    except ValidationError as error:
+        raise ConfigError("\n".join([f"{name} is wrong:", *map(_explain, error.errors())])) from error
+    except SelftrainError as error:
+        raise ConfigError(f"{name} is wrong:\n  {error}") from error
+
+
+def dump_config(config: RunConfig) -> str:
+    """Return the resolved configuration as YAML, defaults included."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "(top level)"
+    message = error["msg"].removeprefix("Value error, ")
+    given = error["input"]
+    # A whole section as the input says nothing; a value does.
+    shown = (
+        "" if isinstance(given, (Mapping, type(None))) and error["type"] != "none_required" else f" (given {given!r})"
+    )
+    return f"  {where}: {message}{shown}"
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {override}: expected the form a.b=value")
+    *parents, leaf = path.split(".")
+    node = raw
+    for parent in parents:
+        child = node.get(parent)
+        if isinstance(child, str):
+            child = {"name": child}  # a component given by its name alone
+        node[parent] = child = {} if child is None else child
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: '{parent}' holds {child!r}, not settings")
+        node = child
+    try:
+        node[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is no valid YAML: {error}") from error

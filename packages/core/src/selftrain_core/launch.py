@@ -1,0 +1,92 @@
+"""Having a stage done: in a process of its own, whose events and end this process watches. No torch here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from selftrain_core.errors import StageFailedError
+from selftrain_core.plugins import registry
+from selftrain_core.progress import EVENTS_FD, Event, Observer
+from selftrain_core.run_folder import RunFolder, Stage
+
+LEASH = "SELFTRAIN_LEASH"
+"""Set in a stage's environment when its standard input is a pipe that the launching process holds open: when that
+process is gone, however it went, the pipe ends and the stage ends with it."""
+
+LOG_LINES_SHOWN = 15
+
+
+def launch(run: RunFolder, stage: Stage, observer: Observer, *, in_process: bool) -> None:
+    """Have `stage` done, from its start or from where it was interrupted.
+
+    Args:
+        run: The run's folder, locked.
+        stage: What to do.
+        observer: Told what happens.
+        in_process: Do it in this process.
+
+    Raises:
+        StageFailedError: It ended without finishing; the message says why, or shows the end of its log.
+    """
+    folder = run.begin(stage)
+    observer(Event("started", stage.name))
+    if in_process:
+        from selftrain_core.stage import work  # imports torch, which this process otherwise never does
+
+        work(folder, observer)
+    else:
+        _in_own_process(folder, stage, observer)
+    result = run.result(stage.name)
+    observer(Event("finished", stage.name, values={"seconds": float(result.get("seconds", 0.0))}))
+    registry().manager.hook.selftrain_stage_finished(run=run.path, stage=stage.name, report=result)
+
+
+def _in_own_process(folder: Path, stage: Stage, observer: Observer) -> None:
+    reading, writing = os.pipe()
+    environment = {**os.environ, EVENTS_FD: str(writing), LEASH: "1"}
+    log = folder / "log.txt"
+    reason = ""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "selftrain_core.stage", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=(writing,),
+        )
+    os.close(writing)
+    try:
+        with os.fdopen(reading, encoding="utf-8") as events:
+            for line in events:
+                event = Event.from_line(line)
+                if event.kind == "failed":
+                    reason = event.text
+                else:
+                    observer(event)
+        status = process.wait()
+    except BaseException:  # Ctrl-C above all: the stage must not outlive this process
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+    if status != 0:
+        raise StageFailedError(reason or _how_it_ended(stage, status, log))
+
+
+def _how_it_ended(stage: Stage, status: int, log: Path) -> str:
+    if status < 0:
+        name = signal.Signals(-status).name
+        hint = " (the system kills a process that takes more memory than there is)" if name == "SIGKILL" else ""
+        return (
+            f"the stage {stage.name} was stopped by {name}{hint}\n"
+            "  nothing finished is lost: the same command goes on from the last saved step"
+        )
+    lines = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+    return "\n".join([f"the stage {stage.name} failed; the end of {log}:", *(f"  {line}" for line in lines)])

@@ -1,0 +1,82 @@
+"""Running a model over images, in order, without gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from selftrain_core.batch import float_images
+from selftrain_core.interfaces import Task
+from selftrain_core.samples import PictureDataset, gather_pictures
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What came of one image.
+
+    Attributes:
+        place: Its place in the dataset.
+        prediction: The task's prediction, or None where the image could not be read.
+        failure: Why it could not be read.
+    """
+
+    place: int
+    prediction: Any
+    failure: str = ""
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode without gradient, and every module back into the mode it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def predictions(
+    model: nn.Module,
+    task: Task[Any, Any],
+    dataset: PictureDataset,
+    batches: Sequence[list[int]],
+    device: torch.device,
+    workers: int,
+) -> Iterator[list[Predicted]]:
+    """Yield the predictions of each batch of places in `dataset`, in order.
+
+    Args:
+        model: On `device`.
+        task: Interprets the model's outputs.
+        dataset: The images.
+        batches: Places in the dataset, a list per forward pass.
+        device: Where to predict.
+        workers: Processes that read images.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        dataset, batch_sampler=batches, num_workers=workers, collate_fn=gather_pictures,
+        pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    dtype = next(model.parameters()).dtype
+    for pictures in loader:
+        results = [Predicted(place, None, reason) for place, reason in pictures.failures.items()]
+        if pictures.batch is not None:
+            batch = pictures.batch.to(device, non_blocking=True)
+            with evaluating(model):
+                found = task.predict(model, replace(batch, image_B3HW=float_images(batch.image_B3HW, dtype)))
+            results += [Predicted(place, item) for place, item in zip(pictures.places, found, strict=True)]
+        yield sorted(results, key=lambda result: result.place)
+
+
+def cut(places: Sequence[int], size: int) -> list[list[int]]:
+    """Return `places` cut into pieces of `size`; the last may be shorter."""
+    return [list(places[start : start + size]) for start in range(0, len(places), size)]

@@ -1,0 +1,186 @@
+"""What a training leaves on disk while it runs: metrics, checkpoints, the selected weights. Also where it resumes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from selftrain_core.distributed import rank
+from selftrain_core.errors import RunError
+from selftrain_core.files import replacing, write_text
+from selftrain_core.progress import Reporter
+from selftrain_core.training import TrainingModule
+from selftrain_core.weights import save_model
+
+Scores = dict[str, float]
+
+
+@dataclass
+class History:
+    """What a training has been, kept across interruptions.
+
+    Attributes:
+        seconds: Spent training and validating.
+        best_score: Highest validation score, None before the first.
+        best_step: Steps taken when it was reached.
+    """
+
+    seconds: float = 0.0
+    best_score: float | None = None
+    best_step: int = 0
+
+
+class Recorder(pl.Callback):
+    """Logs, validates, keeps the best weights and the newest state.
+
+    Args:
+        folder: The stage's folder.
+        metric_name: The headline score.
+        validate: Returns the scores of a model on the validation images, the same on every rank.
+        validate_every: Images seen between two validations; one more comes at the end.
+        description: Written beside the weights.
+        reporter: Tells people.
+        checkpoint_seconds: How often the state is saved.
+        log_every: Steps between two lines of the log.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        metric_name: str,
+        validate: Callable[[nn.Module], Scores],
+        validate_every: int,
+        description: Mapping[str, Any],
+        reporter: Reporter,
+        *,
+        checkpoint_seconds: float,
+        log_every: int = 10,
+    ) -> None:
+        self.folder, self.metric_name, self.validate = folder, metric_name, validate
+        self.validate_every, self.description, self.reporter = validate_every, description, reporter
+        self.checkpoint_seconds, self.log_every = checkpoint_seconds, log_every
+        self.history = History()
+        self._saved_at = self._resumed_at = time.monotonic()
+        self._seconds_before = 0.0
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The newest state."""
+        return self.folder / "last.ckpt"
+
+    def next_step(self) -> int:
+        """Return the step at which training goes on, 0 where there is no checkpoint."""
+        return int(self._load()["module"]["next_step"]) if self.checkpoint_path.is_file() else 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take up the newest state."""
+        assert isinstance(pl_module, TrainingModule)
+        if pl_module.average is not None:
+            pl_module.average.to(pl_module.device)
+        self.resume(pl_module)
+        self._saved_at = self._resumed_at = time.monotonic()
+
+    def resume(self, module: TrainingModule, *, finished: bool = False) -> None:
+        """Take up the newest state, if there is one, and drop the log of the steps after it."""
+        if self.checkpoint_path.is_file():
+            state = self._load()
+            module.restore(state["module"], finished=finished)
+            self.history = History(**state["history"])
+            self._seconds_before = self.history.seconds
+        self._forget_after(module.next_step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log, validate and save when it is time to."""
+        assert isinstance(pl_module, TrainingModule)
+        recipe = pl_module.recipe
+        steps, seen = pl_module.next_step, pl_module.next_step * recipe.images_per_step
+        is_last = steps == recipe.steps
+        if steps % self.log_every == 0 or is_last or steps == 1:
+            self._log(pl_module, steps, seen)
+        if seen // self.validate_every > (seen - recipe.images_per_step) // self.validate_every or is_last:
+            self._validate(pl_module, steps, seen)
+            self._save_if_time(pl_module, force=True)
+        self._save_if_time(pl_module, force=is_last)
+
+    def _log(self, module: TrainingModule, steps: int, seen: int) -> None:
+        report = module.report
+        assert report is not None
+        (human, pseudo), (mean_human, mean_pseudo) = report.half_2.tolist(), report.averages_2.tolist()
+        values = {
+            "loss": float(report.loss),
+            "human_loss": human,
+            "pseudo_loss": pseudo,
+            "ratio": float(report.ratio),
+            "human_average": mean_human,
+            "pseudo_average": mean_pseudo,
+            "gradient_norm": float(report.gradient_norm),
+            "learning_rate": report.learning_rate,
+            "skipped_steps": module.skipped_steps,
+        }
+        self._write({"step": steps, "images_seen": seen, "train": values})
+        total = module.recipe.steps * module.recipe.images_per_step
+        shown = {"loss": values["loss"], **({"skipped": values["skipped_steps"]} if module.skipped_steps else {})}
+        self.reporter.tell("progress", done=seen, total=total, values=shown)
+
+    def _validate(self, module: TrainingModule, steps: int, seen: int) -> None:
+        scores = self.validate(module.result)
+        score = scores[self.metric_name]
+        self._write({"step": steps, "images_seen": seen, "validation": scores})
+        self.reporter.tell("score", done=seen, values={self.metric_name: score})
+        # A later validation must be better by more than nothing: the earlier of two equal scores is kept.
+        if self.history.best_score is None or score > self.history.best_score:
+            self.history.best_score, self.history.best_step = score, steps
+            if rank() == 0:
+                save_model(
+                    self.folder, "selected", module.result, {**self.description, "step": steps, "images_seen": seen}
+                )
+
+    def _save_if_time(self, module: TrainingModule, *, force: bool) -> None:
+        now = time.monotonic()
+        if not force and now - self._saved_at < self.checkpoint_seconds:
+            return
+        self.history.seconds = self._seconds_before + now - self._resumed_at
+        self._saved_at = now
+        if rank() == 0:
+            with replacing(self.checkpoint_path) as temporary:
+                torch.save({"module": module.state(), "history": asdict(self.history)}, temporary)
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises many types on a damaged file
+            raise RunError(
+                f"{self.checkpoint_path} cannot be read ({error}); delete it to train this stage from its start"
+            ) from error
+        return state
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if rank() == 0:
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _forget_after(self, step: int) -> None:
+        """Drop the log of steps that come again, so that an interrupted training's log reads like another's."""
+        path = self.folder / "metrics.jsonl"
+        if rank() == 0 and path.is_file():
+            write_text(path, "".join(line + "\n" for line in _whole_lines(path) if json.loads(line)["step"] <= step))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a stage's ``metrics.jsonl``."""
+    return [json.loads(line) for line in _whole_lines(folder / "metrics.jsonl")]
+
+
+def _whole_lines(path: Path) -> list[str]:
+    # A line that a kill cut short has no end.
+    return [line.rstrip("\n") for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

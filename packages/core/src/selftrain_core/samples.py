@@ -1,0 +1,232 @@
+"""From the index and a label provider to batches of fixed shape. Runs in the loader's worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from selftrain_core.batch import HUMAN, PSEUDO, Batch, Targets, collate
+from selftrain_core.data_source import DataSource
+from selftrain_core.errors import SelftrainError
+from selftrain_core.geometry import Geometry, image_on_canvas
+from selftrain_core.images import read_image
+from selftrain_core.index import Index
+from selftrain_core.interfaces import Policy, Task
+from selftrain_core.keys import name_key
+from selftrain_core.labels import Decisions, Labels
+from selftrain_core.plan import Plan
+from selftrain_core.store import PseudoLabelStore
+
+
+class Labeller(Protocol):
+    """Says what is known of an image in the index."""
+
+    @property
+    def source(self) -> int:
+        """`HUMAN` or `PSEUDO`."""
+
+    def __call__(self, row: int) -> tuple[Labels, Decisions | None]:
+        """Return the labels of an image, and what the policy decided of them."""
+
+
+@dataclass(frozen=True)
+class HumanLabels:
+    """Labels that people made, read through the data sources."""
+
+    index: Index
+    sources: Mapping[str, DataSource]
+    source: int = HUMAN
+
+    def __call__(self, row: int) -> tuple[Labels, None]:
+        """Return the labels of an image."""
+        name, entry = self.index.entry(row)
+        return self.sources[name].read_labels(entry), None
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """A teacher's predictions, read from its store and judged by the policy."""
+
+    index: Index
+    store: PseudoLabelStore
+    task: Task[Any, Any]
+    policy: Policy
+    source: int = PSEUDO
+
+    def __call__(self, row: int) -> tuple[Labels, Decisions]:
+        """Return the predictions on an image and the decisions on them."""
+        labels: Labels = self.task.from_row(self.store.row(self.index.entry(row)[1].id))
+        return labels, self.task.decide(labels, self.policy)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A named flow of images into the batch.
+
+    Attributes:
+        name: ``human`` or ``pseudo``; an extra stream has its own.
+        rows: int64, row numbers in the index.
+        images_per_step: Images it adds to each step.
+        labeller: Where its labels come from.
+    """
+
+    name: str
+    rows: NDArray[np.int64]
+    images_per_step: int
+    labeller: Labeller
+
+    def ids(self, index: Index) -> torch.Tensor:
+        """Return the id keys of its images, int64 [n]."""
+        return torch.tensor([name_key(id_) for id_ in index.ids(self.rows)], dtype=torch.int64)
+
+
+class StepDataset(Dataset[list[Batch] | SelftrainError]):
+    """``dataset[t]`` is this rank's micro-batches of step t. An error is returned, not raised: see `raised`.
+
+    Args:
+        index: The run's images.
+        streams: Concatenated in this order into one forward pass.
+        plan: Which images come when.
+        task: Builds the targets.
+        canvas: (height, width).
+        rank: This process's rank.
+        ranks: Number of ranks.
+        micro_batches: Parts into which each rank cuts its share.
+        steps: Number of steps.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        streams: Sequence[Stream],
+        plan: Plan,
+        task: Task[Any, Any],
+        canvas: tuple[int, int],
+        steps: int,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        micro_batches: int = 1,
+    ) -> None:
+        self.index, self.streams, self.plan, self.task, self.canvas = index, tuple(streams), plan, task, canvas
+        self.rank, self.ranks, self.micro_batches, self.steps = rank, ranks, micro_batches, steps
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return self.steps
+
+    def __getitem__(self, step: int) -> list[Batch] | SelftrainError:
+        """Return the micro-batches of a step, or the error that stopped one of its images."""
+        parts = self.ranks * self.micro_batches
+        try:
+            return [self._part(step, self.rank * self.micro_batches + m, parts) for m in range(self.micro_batches)]
+        except SelftrainError as error:
+            return error
+
+    def _part(self, step: int, part: int, parts: int) -> Batch:
+        share = self.plan.share(step, part, parts)
+        return collate(
+            [
+                self._sample(int(stream.rows[visit.position]), visit.number, stream.labeller)
+                for stream in self.streams
+                for visit in share[stream.name]
+            ]
+        )
+
+    def _sample(self, row: int, visit: int, labeller: Labeller) -> Batch:
+        entry = self.index.entry(row)[1]
+        labels, decisions = labeller(row)
+        try:
+            return _one_image(
+                read_image(entry.path),
+                self.canvas,
+                entry.id,
+                visit,
+                labeller.source,
+                lambda geometry: self.task.to_targets(labels, decisions, geometry),
+            )
+        except SelftrainError as error:
+            raise type(error)(f"{error}\n  (image '{entry.id}'; take it out of its list, or mend it)") from error
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """One forward pass without labels: the images that could be read, and the reasons of those that could not."""
+
+    batch: Batch | None
+    places: list[int]
+    failures: dict[int, str]
+
+
+class PictureDataset(Dataset[tuple[int, Batch | str]]):
+    """Images alone, on their canvas, for prediction; an unreadable one gives its reason instead.
+
+    Args:
+        index: The run's images.
+        rows: int64 row numbers.
+        canvas: (height, width).
+    """
+
+    def __init__(self, index: Index, rows: NDArray[np.int64], canvas: tuple[int, int]) -> None:
+        self.index, self.rows, self.canvas = index, rows, canvas
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> tuple[int, Batch | str]:
+        """Return a place in `rows` with its picture or the reason why there is none."""
+        entry = self.index.entry(int(self.rows[place]))[1]
+        try:
+            return place, one_picture(entry.path, entry.id, self.canvas)
+        except SelftrainError as error:
+            return place, str(error)
+
+
+def one_picture(path: Path, id_: str, canvas: tuple[int, int]) -> Batch:
+    """Return an image on its canvas without targets and without a batch axis.
+
+    Raises:
+        DataError: The image cannot be read.
+    """
+    return _one_image(read_image(path), canvas, id_, 0, HUMAN, lambda _: Targets())
+
+
+def gather_pictures(items: Sequence[tuple[int, Batch | str]]) -> Pictures:
+    """Return one batch of what `PictureDataset` gave."""
+    good = [(place, item) for place, item in items if isinstance(item, Batch)]
+    failures = {place: item for place, item in items if isinstance(item, str)}
+    return Pictures(collate([item for _, item in good]) if good else None, [place for place, _ in good], failures)
+
+
+def raised(item: list[Batch] | SelftrainError) -> list[Batch]:
+    """Return the micro-batches, or raise the error that came in their place.
+
+    A loader wraps an exception of its workers in a page of traceback; an error that is an item keeps its own words.
+    """
+    if isinstance(item, SelftrainError):
+        raise item
+    return item
+
+
+def _one_image(
+    image_HW3: NDArray[np.uint8], canvas: tuple[int, int], id_: str, visit: int, source: int, targets: Any
+) -> Batch:
+    geometry = Geometry.fit((image_HW3.shape[0], image_HW3.shape[1]), canvas)
+    return Batch(
+        image_B3HW=torch.from_numpy(image_on_canvas(image_HW3, geometry)).permute(2, 0, 1).contiguous(),
+        valid_B2=torch.tensor(geometry.valid),
+        id_B=torch.tensor(name_key(id_)),
+        visit_B=torch.tensor(visit),
+        original_B2=torch.tensor(geometry.original),
+        matrix_B23=torch.from_numpy(geometry.matrix_23).float(),
+        source_B=torch.tensor(source),
+        targets=targets(geometry),
+    )

@@ -1,0 +1,82 @@
+"""``python -m selftrain_core.stage FOLDER``: the process that does one stage.
+
+The folder's ``stage.json`` says what to do. Everything that belongs to the work (memory, a GPU's context, process
+groups) ends with the process. Extra ranks are this same command, started again by Lightning.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import threading
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from selftrain_core.errors import SelftrainError
+from selftrain_core.launch import LEASH
+from selftrain_core.progress import Observer, Reporter
+
+_RECORDED = (
+    "selftrain-core",
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "timm",
+    "segmentation-models-pytorch",
+    "kornia",
+)
+
+
+def work(folder: Path, observer: Observer | None = None) -> None:
+    """Do the stage whose folder is `folder`, and mark it as finished.
+
+    Args:
+        folder: Holds ``stage.json``.
+        observer: Told what happens; None tells the process at the other end of the pipe.
+    """
+    from selftrain_core.run_folder import finish
+    from selftrain_core.stages import STAGES, StageContext
+
+    started = time.monotonic()
+    context = StageContext.read(folder, observer)
+    result = STAGES[context.kind](context)
+    if context.is_main_rank:
+        finish(folder, {"seconds": time.monotonic() - started, **result}, _environment())
+
+
+def main() -> int:
+    """Return the exit status of the stage named on the command line."""
+    folder = Path(sys.argv[1])
+    if os.environ.get(LEASH):
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        work(folder)
+    except SelftrainError as error:
+        Reporter(folder.name).tell("failed", text=str(error))
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+def _end_with_parent() -> None:
+    # Blocks until the launching process closes its end of the pipe, which the system does for it if it was killed.
+    # The raw descriptor, because a buffered reader that still waits at exit would make the interpreter abort.
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    os._exit(1)
+
+
+def _environment() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in _RECORDED:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "(not installed)"
+    return versions
+
+
+if __name__ == "__main__":
+    sys.exit(main())

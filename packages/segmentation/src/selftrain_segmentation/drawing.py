@@ -1,0 +1,45 @@
+"""Class maps as pictures."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from selftrain_core.labels import IGNORE
+
+OPACITY = 0.6
+HATCH_PERIOD = 6
+_GOLDEN_ANGLE = 0.381966
+
+
+def palette(num_classes: int) -> NDArray[np.uint8]:
+    """Return distinct colours, uint8 [num_classes, 3]; class 0, usually the background, is black."""
+    colours = [(0.0, 0.0, 0.0)]
+    for index in range(1, num_classes):
+        hue = (index * _GOLDEN_ANGLE) % 1
+        colours.append(colorsys.hsv_to_rgb(hue, 0.65 + 0.35 * (index % 2), 1.0 - 0.25 * (index % 3 == 2)))
+    return (np.array(colours[:num_classes]) * 255).astype(np.uint8)
+
+
+def overlay(image_HW3: NDArray[np.uint8], classes_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the image with its classes laid over it in colour, and grey diagonal lines where they are ignored.
+
+    Args:
+        image_HW3: uint8 RGB.
+        classes_HW: uint8 of any resolution of the same picture.
+    """
+    height, width = image_HW3.shape[:2]
+    resized = Image.fromarray(classes_HW).resize((width, height), Image.Resampling.NEAREST)
+    classes = np.asarray(resized)
+    colours = palette(IGNORE)[np.minimum(classes, IGNORE - 1)].astype(np.float32)
+    drawn = image_HW3 * (1 - OPACITY) + colours * OPACITY
+    rows, columns = np.indices(classes.shape)
+    line = (rows + columns) % HATCH_PERIOD < HATCH_PERIOD // 3
+    ignored = classes == IGNORE
+    drawn[ignored] = image_HW3[ignored]
+    drawn[ignored & line] = 190
+    result: NDArray[np.uint8] = drawn.round().astype(np.uint8)
+    return result
