@@ -32,14 +32,15 @@ def test_compose_is_the_product_of_the_matrices() -> None:
     torch.testing.assert_close(geometry.compose(outer, inner).double(), expected, rtol=0, atol=1e-5)
 
 
-def test_source_points_are_where_pixel_centres_come_from() -> None:
-    x_BHW, y_BHW = geometry.source_points(MATRICES_B23, 7, 11)
-    assert x_BHW.shape == y_BHW.shape == (3, 7, 11)
-    points = torch.stack([x_BHW, y_BHW, torch.ones_like(x_BHW)], dim=1).flatten(2).double()
-    landed = (homogeneous(MATRICES_B23) @ points)[:, :2]
-    rows, columns = torch.meshgrid(torch.arange(7) + 0.5, torch.arange(11) + 0.5, indexing="ij")
-    expected = torch.stack([columns, rows]).flatten(1).expand(3, -1, -1).double()
-    torch.testing.assert_close(landed, expected, rtol=0, atol=1e-5)
+def test_source_axes_are_where_pixel_centres_come_from() -> None:
+    matrix_B23 = torch.tensor([[[1.3, 0.0, -4.0], [0.0, 0.8, 2.0]], [[-0.9, 0.0, 11.0], [0.0, 1.1, -0.5]]])
+    x_BW, y_BH = geometry.source_axes(matrix_B23, 7, 11)
+    assert (x_BW.shape, y_BH.shape) == ((2, 11), (2, 7))
+    for number, matrix_23 in enumerate(matrix_B23.double()):
+        landed_x = matrix_23[0, 0] * x_BW[number] + matrix_23[0, 2]
+        landed_y = matrix_23[1, 1] * y_BH[number] + matrix_23[1, 2]
+        torch.testing.assert_close(landed_x, torch.arange(11).double() + 0.5, rtol=0, atol=1e-5)
+        torch.testing.assert_close(landed_y, torch.arange(7).double() + 0.5, rtol=0, atol=1e-5)
 
 
 def test_inside_covers_the_picture_and_nothing_else() -> None:
@@ -52,9 +53,9 @@ def test_inside_covers_the_picture_and_nothing_else() -> None:
 def test_warp_reads_a_ramp_at_the_points_it_is_given() -> None:
     """A pixel of value c at its centre c + 0.5: bilinear sampling at x gives x − 0.5 exactly."""
     ramp = torch.arange(20.0).expand(1, 3, 6, 20)
-    x_BHW = torch.linspace(0.5, 19.5, 20 * 6).view(1, 6, 20)
-    warped = geometry.warp_bilinear(ramp, x_BHW, torch.full_like(x_BHW, 3.3), torch.tensor([[6, 20]]))
-    torch.testing.assert_close(warped[0, 1], x_BHW[0] - 0.5, rtol=0, atol=1e-5)
+    x_BW = torch.linspace(0.5, 19.5, 47)[None]
+    warped = geometry.warp_bilinear(ramp, x_BW, torch.full((1, 4), 3.3), torch.tensor([[6, 20]]))
+    torch.testing.assert_close(warped, (x_BW - 0.5).expand(1, 3, 4, 47), rtol=0, atol=1e-5)
 
 
 def test_warp_never_shows_what_lies_outside_the_picture() -> None:
@@ -62,25 +63,24 @@ def test_warp_never_shows_what_lies_outside_the_picture() -> None:
     valid_B2 = torch.tensor([[5, 4], [8, 3]])
     for picture, (height, width) in zip(image, valid_B2.tolist(), strict=True):
         picture[:, :height, :width] = 1.0
-    x_BHW = torch.linspace(-3, 12, 9).expand(2, 8, 9)
-    y_BHW = torch.linspace(-3, 12, 8)[:, None].expand(2, 8, 9)
-    warped = geometry.warp_bilinear(image, x_BHW, y_BHW, valid_B2)
+    points = torch.linspace(-3, 12, 30).expand(2, 30)
+    warped = geometry.warp_bilinear(image, points, points, valid_B2)
     torch.testing.assert_close(warped, torch.ones_like(warped), rtol=0, atol=1e-2)
 
 
-def test_take_copies_every_class_index() -> None:
+def test_take_nearest_copies_every_class_index() -> None:
     mask = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
-    columns, rows = torch.meshgrid(torch.arange(16) + 0.999, torch.arange(16) + 0.001, indexing="xy")
-    index = geometry.nearest_index(columns[None], rows[None], torch.tensor([[16, 16]]))
-    taken = geometry.take(mask, index)
+    points = torch.arange(16.0)[None]
+    taken = geometry.take_nearest(mask, points + 0.999, points + 0.001, torch.tensor([[16, 16]]))
     assert taken.dtype == torch.uint8
     assert torch.equal(taken, mask)
 
 
-def test_nearest_index_stays_in_the_picture() -> None:
-    x_BHW = torch.tensor([[[-0.1, 2.9, 3.0, 9.0]]])
-    index = geometry.nearest_index(x_BHW, torch.full_like(x_BHW, 5.0), torch.tensor([[2, 3]]))
-    assert index.tolist() == [[4 * 1 + column for column in (0, 2, 2, 2)]]
+def test_take_nearest_stays_in_its_own_picture() -> None:
+    maps = torch.arange(2 * 3 * 4).view(2, 3, 4)
+    x_BW = torch.tensor([-0.1, 2.9, 3.0, 9.0]).expand(2, 4)
+    taken = geometry.take_nearest(maps, x_BW, torch.tensor([[5.0], [-5.0]]), torch.tensor([[2, 3], [3, 4]]))
+    assert taken.tolist() == [[[4, 6, 6, 6]], [[12, 14, 15, 15]]]
 
 
 @pytest.mark.parametrize(

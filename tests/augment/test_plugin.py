@@ -14,8 +14,22 @@ from selftrain_augment.config import S1Config
 from selftrain_augment.s1 import AugmentS1
 from selftrain_core.config_model import AugmentationChoice
 from selftrain_core.plugins import config_model, load_component, load_registry
+from selftrain_core.testing import AugmentationContract, check_plugin
 
 README = Path(__file__).parents[2] / "packages/augment/README.md"
+
+
+class TestAugmentS1(AugmentationContract):
+    spec_name = "augment/s1"
+
+
+class TestLargerJitter(AugmentationContract):
+    spec_name = "augment/s1"
+    options = {"scale_min": 0.5, "scale_max": 2.0, "min_visibility": 0.5}
+
+
+def test_the_plugin_keeps_the_rules() -> None:
+    check_plugin("selftrain_augment.plugin")
 
 
 def test_the_installed_plugin_offers_augment_s1() -> None:

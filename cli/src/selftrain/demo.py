@@ -20,7 +20,7 @@ from selftrain_core.rounds import self_train
 CONFIG = """\
 # What `selftrain demo` runs. To try something else, copy this file beside itself, change it, and say:
 #   selftrain run COPY.yaml -o ANOTHER-FOLDER
-# Every setting there is, with its default: selftrain config show {name}
+# Every setting there is, with its default: selftrain config show COPY.yaml
 
 seed: {seed}
 canvas: [{height}, {width}]          # height and width to which images are fitted; multiples of 32
@@ -130,7 +130,6 @@ def write_config(folder: Path, settings: SceneSettings) -> Path:
     """
     path = folder / "demo.yaml"
     text = CONFIG.format(
-        name=path,
         seed=settings.seed,
         height=settings.height,
         width=settings.width,

@@ -1,4 +1,4 @@
-"""The demo's scenes on disk: pictures, masks, lists of ids. The folder is whole or absent, whenever it is interrupted."""
+"""The demo's scenes on disk: pictures, masks, lists of ids. The folder is whole or absent, however it ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from selftrain.scenes import CLASSES, SPLITS, SceneSettings, Split, make_scene
+from selftrain.scenes import CLASSES, SPLITS, SceneSettings, make_scene
 from selftrain_core.errors import RunError
 
 FORMAT = 1
@@ -69,7 +69,7 @@ def _check(folder: Path, manifest: dict[str, Any]) -> None:
 
 def _write(folder: Path, settings: SceneSettings, told: Callable[[int, int], None] | None) -> None:
     total = sum(settings.count(split) for split in SPLITS)
-    ids: dict[Split, list[str]] = {}
+    ids: dict[str, list[str]] = {}
     written = 0
     for split in SPLITS:
         ids[split] = [f"{split}-{number:04}" for number in range(settings.count(split))]

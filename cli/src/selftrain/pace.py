@@ -31,25 +31,30 @@ class Pace:
     unit: str = "images"
     values: dict[str, float] = field(default_factory=dict)
     _first: tuple[float, int] | None = None
-    _last: float = 0.0
+    _last: tuple[float, int] = (0.0, 0)
 
     def update(self, event: Event, now: float) -> None:
         """Take in an event of the stage, which happened at `now` seconds on the clock."""
-        self.values.update(event.values)
-        self.total = event.total or self.total
-        self.done = max(self.done, event.done)
-        self.unit = event.unit
-        if event.kind == "progress":
-            self._first = self._first or (now, event.done)
-            self._last = now
+        if event.kind == "started":
+            self.done, self.total, self.unit = event.done, event.total, event.unit
+        elif event.kind == "progress":
+            if self._first is None or event.done < self.done:
+                # A stage may count several times, such as once for validation and once for test.
+                self._first = (now, event.done)
+            self._last = (now, event.done)
+            self.done, self.total, self.unit = event.done, event.total, event.unit
+            self.values.update(event.values)
+        elif event.kind == "score":
+            self.done = event.done or self.done
+            self.values.update(event.values)
 
     @property
     def rate(self) -> float | None:
         """Units per second up to the last progress; None before the second."""
         if self._first is None:
             return None
-        since, before = self._first
-        return (self.done - before) / (self._last - since) if self._last > since and self.done > before else None
+        (since, before), (until, done) = self._first, self._last
+        return (done - before) / (until - since) if until > since and done > before else None
 
     @property
     def remaining(self) -> float | None:

@@ -8,21 +8,23 @@ from typing import Any
 
 import click
 
+from selftrain_core.report import notes
+
 _HEADER = ("model", "weights", "validation", "test", "gain", "images seen", "time")
 
 
-def show_summary(summary: Mapping[str, Any], folder: Path) -> None:
-    """Print a run's table, its remarks, and the paths of its pictures.
+def show_summary(summary: dict[str, Any], folder: Path) -> None:
+    """Print a run's table, what must be known beside it, and the paths of its pictures.
 
     Args:
-        summary: The content of ``summary.json``.
+        summary: What `selftrain_core.rounds.self_train` returned.
         folder: The run's folder.
     """
     click.echo(f"\n{summary['metric']} ({summary['unit']})\n")
     click.echo(format_table([_HEADER, *map(_row, summary["models"])], right=(2, 3, 4, 5, 6)))
-    click.echo("\ngain: student − the better on validation of teacher and baseline")
-    for note in summary.get("notes", ()):
-        click.echo(f"note: {note}")
+    click.echo()
+    for note in notes(summary):
+        click.echo(f"- {note}")
     click.echo()
     for name in ("summary.md", "summary.json", "pictures/validation.png", "pictures/curves.png"):
         if (folder / name).is_file():

@@ -4,7 +4,7 @@ Coordinates are (x, y) at pixel edges, so the centre of the top-left pixel is (0
 column vectors (x, y, 1) of the old canvas to the new one, and is invertible. All products are written out, and kornia's
 `warp_affine` is not used: autocast and TF32 round matrix products, in bfloat16 by two pixels on a canvas of 640.
 
-Shape letters: B = images, H, W = canvas height and width, N = boxes per image, L = H · W.
+Shape letters: B = images, H, W = canvas height and width, N = boxes per image.
 """
 
 from __future__ import annotations
@@ -20,16 +20,26 @@ def compose(outer_B23: Tensor, inner_B23: Tensor) -> Tensor:
     return torch.cat([result[:, :, :2], result[:, :, 2:] + outer_B23[:, :, 2:]], dim=2)
 
 
-def source_points(matrix_B23: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return where the centre of each new pixel lies on the old canvas: x and y, floating [B, H, W] each."""
-    dtype, device = matrix_B23.dtype, matrix_B23.device
-    (a_B, b_B, x_B), (c_B, d_B, y_B) = (row.unbind(1) for row in matrix_B23.unbind(1))
+def source_axes(matrix_B23: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return where the centres of the new columns and rows lie on the old canvas: x [B, W] and y [B, H], floating.
+
+    One axis each suffices, and costs next to nothing, because these matrices neither turn nor shear.
+
+    Args:
+        matrix_B23: Old canvas → new canvas, without rotation or shear.
+        height: Height of the new canvas.
+        width: Width of the new canvas.
+    """
+    row_x_B3, row_y_B3 = matrix_B23.unbind(1)
     # The shift comes off before the division: a difference of whole and half pixels is exact.
-    dx_BHW = (torch.arange(width, dtype=dtype, device=device) + 0.5)[None, None, :] - x_B[:, None, None]
-    dy_BHW = (torch.arange(height, dtype=dtype, device=device) + 0.5)[None, :, None] - y_B[:, None, None]
-    a, b, c, d = (value_B[:, None, None] for value_B in (a_B, b_B, c_B, d_B))
-    determinant = a * d - b * c
-    return (d * dx_BHW - b * dy_BHW) / determinant, (a * dy_BHW - c * dx_BHW) / determinant
+    return (
+        (_centres(width, matrix_B23) - row_x_B3[:, 2:]) / row_x_B3[:, :1],
+        (_centres(height, matrix_B23) - row_y_B3[:, 2:]) / row_y_B3[:, 1:2],
+    )
+
+
+def _centres(size: int, like: Tensor) -> Tensor:
+    return torch.arange(size, dtype=like.dtype, device=like.device) + 0.5
 
 
 def inside(valid_B2: Tensor, height: int, width: int) -> Tensor:
@@ -45,43 +55,42 @@ def inside(valid_B2: Tensor, height: int, width: int) -> Tensor:
     return (rows_H < valid_B2[:, :1])[:, :, None] & (columns_W < valid_B2[:, 1:])[:, None, :]
 
 
-def warp_bilinear(image_B3HW: Tensor, x_BHW: Tensor, y_BHW: Tensor, valid_B2: Tensor) -> Tensor:
-    """Return the images sampled bilinearly at `x_BHW`, `y_BHW`: floating [B, 3, H, W] in the range of the input.
+def warp_bilinear(image_B3HW: Tensor, x_BW: Tensor, y_BH: Tensor, valid_B2: Tensor) -> Tensor:
+    """Return the images sampled bilinearly at columns `x_BW` and rows `y_BH`: floating [B, 3, H, W].
 
     A point in the outer half of the picture's border pixels, or beyond, takes the border pixel's colour, so that what
     the canvas shows outside the picture never bleeds in.
 
     Args:
         image_B3HW: Floating images on the old canvas.
-        x_BHW: Where to sample, pixel edges of the old canvas.
-        y_BHW: Likewise.
+        x_BW: Where to sample, pixel edges of the old canvas.
+        y_BH: Likewise.
         valid_B2: int64 height and width of the old picture.
     """
-    bottom_B11, right_B11 = ((size_B - 0.5)[:, None, None] for size_B in valid_B2.to(x_BHW.dtype).unbind(1))
+    shape = (len(x_BW), y_BH.shape[1], x_BW.shape[1])
     # remap counts from the centre of the first pixel, half a pixel inside the edge that everything else counts from.
-    columns_BHW = torch.minimum(x_BHW.clamp(min=0.5), right_B11) - 0.5
-    rows_BHW = torch.minimum(y_BHW.clamp(min=0.5), bottom_B11) - 0.5
+    columns_BW = torch.minimum(x_BW.clamp(min=0.5), valid_B2[:, 1:] - 0.5) - 0.5
+    rows_BH = torch.minimum(y_BH.clamp(min=0.5), valid_B2[:, :1] - 0.5) - 0.5
+    columns_BHW, rows_BHW = columns_BW[:, None, :].expand(shape), rows_BH[:, :, None].expand(shape)
     warped: Tensor = remap(image_B3HW, columns_BHW, rows_BHW, "bilinear", "border", align_corners=True)
     return warped
 
 
-def nearest_index(x_BHW: Tensor, y_BHW: Tensor, valid_B2: Tensor) -> Tensor:
-    """Return the pixel of the old picture in which each point lies, or the closest one: int64 [B, L], row-major.
+def take_nearest(map_BHW: Tensor, x_BW: Tensor, y_BH: Tensor, valid_B2: Tensor) -> Tensor:
+    """Return the pixels in which columns `x_BW` and rows `y_BH` lie: [B, H, W], values copied, never computed.
+
+    A point outside the picture takes the closest pixel of the picture.
 
     Args:
-        x_BHW: Points, pixel edges of the old canvas, whose width is that of the new one.
-        y_BHW: Likewise.
+        map_BHW: Maps of any type on the old canvas.
+        x_BW: Where to look, pixel edges of the old canvas.
+        y_BH: Likewise.
         valid_B2: int64 height and width of the old picture.
     """
-    bottom_B11, right_B11 = ((size_B - 1)[:, None, None] for size_B in valid_B2.unbind(1))
-    columns_BHW = torch.minimum(x_BHW.floor().long().clamp(min=0), right_B11)
-    rows_BHW = torch.minimum(y_BHW.floor().long().clamp(min=0), bottom_B11)
-    return (rows_BHW * x_BHW.shape[2] + columns_BHW).flatten(1)
-
-
-def take(map_BHW: Tensor, index_BL: Tensor) -> Tensor:
-    """Return the pixels of `map_BHW` that `nearest_index` names: same type and shape, values copied, never computed."""
-    return map_BHW.flatten(1).gather(1, index_BL).view_as(map_BHW)
+    columns_BW = torch.minimum(x_BW.floor().long().clamp(min=0), valid_B2[:, 1:] - 1)
+    rows_BH = torch.minimum(y_BH.floor().long().clamp(min=0), valid_B2[:, :1] - 1)
+    image_B11 = torch.arange(len(map_BHW), device=map_BHW.device)[:, None, None]
+    return map_BHW[image_B11, rows_BH[:, :, None], columns_BW[:, None, :]]
 
 
 def move_boxes(boxes_BN4: Tensor, matrix_B23: Tensor) -> Tensor:

@@ -18,9 +18,8 @@ from selftrain_augment.geometry import (
     compose,
     inside,
     move_boxes,
-    nearest_index,
-    source_points,
-    take,
+    source_axes,
+    take_nearest,
     warp_bilinear,
 )
 from selftrain_core.batch import Batch, Targets, float_images
@@ -84,20 +83,19 @@ class AugmentS1(Augmentation):
         """Return the batch changed as `parameters` say, images float32 in 0..1."""
         height, width = batch.image_B3HW.shape[2:]
         placement = place(batch.valid_B2, height, width, parameters)
-        x_BHW, y_BHW = source_points(placement.matrix_B23, height, width)
+        x_BW, y_BH = source_axes(placement.matrix_B23, height, width)
         inside_BHW = inside(placement.valid_B2, height, width)
 
-        image_B3HW = warp_bilinear(float_images(batch.image_B3HW), x_BHW, y_BHW, batch.valid_B2).clamp(0, 1)
+        image_B3HW = warp_bilinear(float_images(batch.image_B3HW), x_BW, y_BH, batch.valid_B2).clamp_(0, 1)
         fill_311 = image_B3HW.new_tensor(FILL_RGB)[:, None, None] / 255
 
         targets = batch.targets
         maps: dict[str, Tensor] = {}
-        if targets.mask_BHW is not None or targets.weight_BHW is not None:
-            index_BL = nearest_index(x_BHW, y_BHW, batch.valid_B2)
-            if targets.mask_BHW is not None:
-                maps["mask_BHW"] = torch.where(inside_BHW, take(targets.mask_BHW, index_BL), IGNORE)
-            if targets.weight_BHW is not None:
-                maps["weight_BHW"] = torch.where(inside_BHW, take(targets.weight_BHW, index_BL), 0)
+        for name, outside in (("mask_BHW", IGNORE), ("weight_BHW", 0)):
+            old_BHW = getattr(targets, name)
+            if old_BHW is not None:
+                taken_BHW = take_nearest(old_BHW, x_BW, y_BH, batch.valid_B2)
+                maps[name] = torch.where(inside_BHW, taken_BHW, outside)
         return replace(
             batch,
             image_B3HW=torch.where(inside_BHW[:, None], image_B3HW, fill_311),

@@ -66,6 +66,8 @@ def fit(
     with warnings.catch_warnings():
         # Lightning wants as many workers as processors; here the configuration decides.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # Lightning 2.6's own use of a torch function that torch 2.15 deprecates.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
         trainer.fit(module, datamodule=data)
 
 

@@ -88,6 +88,27 @@ def raises(expected: type[Exception], what: str) -> Iterator[list[str]]:
     raise AssertionError(f"{what}: {expected.__name__} was expected, nothing was raised")
 
 
+def run_check(suite: type[ComponentContract], check: str, component: type, settings: type[BaseModel]) -> None:
+    """Run one check of a suite on a class that no plugin offers.
+
+    Args:
+        suite: The suite.
+        check: The check's name.
+        component: What the suite's `load` returns.
+        settings: The model of its settings.
+
+    Raises:
+        AssertionError: The component breaks what is checked.
+    """
+    overrides = {"load": lambda _: component, "settings_model": lambda _: settings}
+    getattr(type(suite.__name__, (suite,), overrides)(), check)()
+
+
+def checks(suite: type[ComponentContract]) -> list[str]:
+    """Return the names of a suite's checks."""
+    return [name for name in dir(suite) if name.startswith("test_")]
+
+
 def assert_equal(actual: Any, expected: Any, what: str, *, atol: float = 0.0) -> None:
     """Assert that two trees of tensors, arrays, dataclasses, mappings and sequences are equal, or close to `atol`.
 
@@ -95,7 +116,7 @@ def assert_equal(actual: Any, expected: Any, what: str, *, atol: float = 0.0) ->
         AssertionError: They differ; the message says where.
     """
     if isinstance(expected, (torch.Tensor, np.ndarray)):
-        _assert_arrays(np.asarray(actual), np.asarray(expected), what, atol)
+        _assert_arrays(_array(actual), _array(expected), what, atol)
     elif isinstance(expected, Mapping):
         assert set(actual) == set(expected), f"{what}: keys {sorted(actual)}, expected {sorted(expected)}"
         for key, value in expected.items():
@@ -118,6 +139,10 @@ def is_equal(actual: Any, expected: Any) -> bool:
     except AssertionError:
         return False
     return True
+
+
+def _array(value: Any) -> Any:
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
 
 
 def _assert_arrays(actual: Any, expected: Any, what: str, atol: float) -> None:

@@ -1,0 +1,123 @@
+"""Core's own components, and the tiny ones, against the contract suites."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from selftrain_core.config_model import StrictModel
+from selftrain_core.interfaces import Backbone
+from selftrain_core.labels import Labels, MaskLabels
+from selftrain_core.plugins import KINDS, registry
+from selftrain_core.testing import (
+    AcceleratorContract,
+    AugmentationContract,
+    BackboneContract,
+    DataSourceContract,
+    PolicyContract,
+    TaskContract,
+    check_plugin,
+)
+from selftrain_core.testing.fakes import Brightness, PixelPrediction, PixelTask, TinyBackbone, TinyBackboneConfig
+from selftrain_core.testing.samples import mask_labels, write_images
+
+
+class TestPixelTask(TaskContract):
+    def load(self) -> Any:
+        return PixelTask
+
+    def settings_model(self) -> type[BaseModel]:
+        return StrictModel
+
+    def labels(self, size: tuple[int, int], seed: int, *, scored: bool) -> Labels:
+        return mask_labels(size, len(self.classes), seed, scored=scored)
+
+    def perfect_prediction(self, labels: Labels, size: tuple[int, int]) -> PixelPrediction:
+        assert isinstance(labels, MaskLabels)
+        classes = torch.arange(len(self.classes))[:, None, None]
+        return PixelPrediction((torch.from_numpy(labels.classes_HW)[None] == classes).float(), size)
+
+
+class TestTinyBackbone(BackboneContract):
+    offline_inits = ("random", "ones")
+
+    def load(self) -> Any:
+        return TinyBackbone
+
+    def settings_model(self) -> type[BaseModel]:
+        return TinyBackboneConfig
+
+    def build(self, strides: Sequence[int] | None = None) -> Backbone:
+        return TinyBackbone(TinyBackboneConfig(), "", strides or self.strides)
+
+
+class TestBrightness(AugmentationContract):
+    def load(self) -> Any:
+        return Brightness
+
+    def settings_model(self) -> type[BaseModel]:
+        return StrictModel
+
+
+class TestResnet(BackboneContract):
+    spec_name = "timm/resnet18"
+    options = {"init": "random"}
+
+
+class TestLite(BackboneContract):
+    spec_name = "timm/tf_efficientnet_lite0"
+    offline_inits = ("random", "imagenet")
+
+
+class TestLitePyramid(BackboneContract):
+    spec_name = "core/fpn"
+    options = {"body": "timm/tf_efficientnet_lite0", "channels": 16}
+    strides = (8, 16, 32, 64, 128)
+    sizes = ((64, 96), (192, 32))
+    offline_inits = ("random", "imagenet")
+
+
+class TestNoAugmentation(AugmentationContract):
+    spec_name = "core/none"
+    is_identity = True
+
+
+class TestFixedPolicy(PolicyContract):
+    spec_name = "core/fixed"
+    options = {"threshold": 0.6, "ignore_above": 0.25}
+
+
+class TestFixedPolicyDefaults(PolicyContract):
+    spec_name = "core/fixed"
+
+
+class TestImageFolder(DataSourceContract):
+    spec_name = "core/images"
+    is_labelled = False
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        write_images(folder, ["b", "a", "deep/c"])
+        return {"images": str(folder)}
+
+
+class TestCpu(AcceleratorContract):
+    spec_name = "core/cpu"
+
+
+def test_core_is_a_good_plugin() -> None:
+    check_plugin("selftrain_core.builtin")
+
+
+def test_every_builtin_has_a_suite() -> None:
+    suites = [suite for suite in globals().values() if isinstance(suite, type) and hasattr(suite, "spec_name")]
+    tested = {suite.spec_name for suite in suites}
+    offered = {
+        name
+        for kind in KINDS
+        for name, found in registry().components[kind].items()
+        if found.plugin.distribution == "selftrain-core"
+    }
+    missing = {name for name in offered if not any(given.startswith(name.rstrip("*")) for given in tested)}
+    assert not missing

@@ -1,0 +1,255 @@
+"""The suites of backbones and augmentations: each check fails for what breaks it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from selftrain_core.augmentation import NoAugmentation
+from selftrain_core.batch import Batch, float_images
+from selftrain_core.config_model import StrictModel
+from selftrain_core.errors import ConfigError
+from selftrain_core.interfaces import Init
+from selftrain_core.testing import (
+    AugmentationContract,
+    BackboneContract,
+)
+from selftrain_core.testing.component import ComponentContract, checks, run_check
+from selftrain_core.testing.fakes import Brightness, TinyBackbone, TinyBackboneConfig
+
+CASES: list[tuple[type[ComponentContract], str, str, type]] = []
+"""(suite, check, what its message says, a component that breaks what it checks)."""
+
+
+def breaks(suite: type[ComponentContract], check: str, match: str) -> Callable[[type], type]:
+    def add(broken: type) -> type:
+        CASES.append((suite, check, match, broken))
+        return broken
+
+    return add
+
+
+class BackboneSuite(BackboneContract):
+    offline_inits = ("random", "ones")
+
+    def build(self, strides: Any = None) -> TinyBackbone:
+        backbone: TinyBackbone = self.load()(TinyBackboneConfig(), "", strides or self.strides)
+        return backbone
+
+
+@breaks(BackboneSuite, "test_features", "strides are")
+class ExtraStride(TinyBackbone):
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        found = super().forward(images)
+        return {**found, 64: found[32]}
+
+
+@breaks(BackboneSuite, "test_features", r"stride 4: \(2, 4, 15, 24\), expected")
+class Smaller(TinyBackbone):
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        found = super().forward(images)
+        return {**found, 4: found[4][:, :, 1:]}
+
+
+@breaks(BackboneSuite, "test_impossible_stride", "a backbone of stride 3: ConfigError was expected")
+class AnyStride(TinyBackbone):
+    def __init__(self, config: TinyBackboneConfig, member: str, strides: Any) -> None:
+        super().__init__(config, member, [max(4, 1 << (stride.bit_length() - 1)) for stride in strides])
+
+
+@breaks(BackboneSuite, "test_inits", "tells no origin or licence")
+class NoLicence(TinyBackbone):
+    def inits(self) -> tuple[Init, ...]:
+        return tuple(replace(init, licence="") for init in super().inits())
+
+
+@breaks(BackboneSuite, "test_unknown_init", "does not name the init 'random'")
+class UnhelpfulInit(TinyBackbone):
+    def initialise(self, name: str) -> Init:
+        raise ConfigError("wrong init")
+
+
+@breaks(BackboneSuite, "test_unknown_init", "nothing was raised")
+class SilentInit(TinyBackbone):
+    def initialise(self, name: str) -> Init:
+        return self.inits()[0]
+
+
+@breaks(BackboneSuite, "test_random_init_is_a_function_of_the_seed", "weights of the same seed")
+class OwnGenerator(TinyBackbone):
+    generator: ClassVar[torch.Generator] = torch.Generator()
+
+    def initialise(self, name: str) -> Init:
+        nn.init.normal_(next(self.parameters()), generator=self.generator)
+        return super().initialise(name)
+
+
+@breaks(BackboneSuite, "test_random_init_is_a_function_of_the_seed", "another seed gives the same weights")
+class Constant(TinyBackbone):
+    def initialise(self, name: str) -> Init:
+        self.load_weights(self.inits()[1])
+        return super().initialise(name)
+
+
+@breaks(BackboneSuite, "test_pretrained_inits_load", "the weights of 'ones' are the random ones")
+class LoadsNothing(TinyBackbone):
+    def load_weights(self, init: Init) -> None: ...
+
+
+@breaks(BackboneSuite, "test_normalisation_comes_from_the_init", "no buffers hold its mean")
+class NoBuffers(TinyBackbone):
+    def initialise(self, name: str) -> Init:
+        return self.inits()[0]
+
+
+@breaks(BackboneSuite, "test_normalisation_comes_from_the_init", "do not depend on the normalisation")
+class RawInput(TinyBackbone):
+    def normalise(self, images: Tensor) -> Tensor:
+        return images
+
+
+@breaks(BackboneSuite, "test_gradients_reach_every_parameter", "no gradient reaches spare.weight")
+class SpareLayer(TinyBackbone):
+    def __init__(self, config: TinyBackboneConfig, member: str, strides: Any) -> None:
+        super().__init__(config, member, strides)
+        self.spare = nn.Linear(2, 2)
+
+
+@breaks(BackboneSuite, "test_state_round_trip", "features after the state was taken up")
+class StateOutside(TinyBackbone):
+    def __init__(self, config: TinyBackboneConfig, member: str, strides: Any) -> None:
+        super().__init__(config, member, strides)
+        self.shift = float(torch.rand(()))
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        return super().forward(images + self.shift)
+
+
+@breaks(BackboneSuite, "test_evaluation_is_deterministic", "features of a second pass")
+class AlwaysNoisy(TinyBackbone):
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        return super().forward(images + torch.rand(()))
+
+
+@breaks(AugmentationContract, "test_one_image_alone_is_the_same", r"images \[5\] on their own")
+class ByPlace(Brightness):
+    def parameters(self, batch: Batch, key_B: Tensor) -> dict[str, Tensor]:
+        return {"factor_B": torch.linspace(0.5, 1, len(batch))}
+
+
+@breaks(AugmentationContract, "test_same_keys_same_result", "a second call")
+class FromGenerator(Brightness):
+    def parameters(self, batch: Batch, key_B: Tensor) -> dict[str, Tensor]:
+        return {"factor_B": torch.rand(len(batch))}
+
+
+@breaks(AugmentationContract, "test_parameters_replay", "the replay of its parameters")
+class DrawsInCall(Brightness):
+    def __call__(self, batch: Batch, key_B: Tensor) -> Batch:
+        return self.replay(batch, self.parameters(batch, key_B + 1))
+
+
+@breaks(AugmentationContract, "test_parameters_replay", "parameters for other pixels")
+class LooksAtPixels(Brightness):
+    def parameters(self, batch: Batch, key_B: Tensor) -> dict[str, Tensor]:
+        return {"factor_B": 1 / (1 + float_images(batch.image_B3HW).mean((1, 2, 3)))}
+
+
+@breaks(AugmentationContract, "test_next_visit_differs", "is_identity is False, two visits are the same")
+class NeverDraws(NoAugmentation): ...
+
+
+@breaks(AugmentationContract, "test_shapes_and_types_stay", r"image_B3HW: \(16, 3, 64, 96\)")
+class Crops(Brightness):
+    def replay(self, batch: Batch, parameters: Mapping[str, Tensor]) -> Batch:
+        found = super().replay(batch, parameters)
+        return replace(found, image_B3HW=found.image_B3HW[..., 1:])
+
+
+@breaks(AugmentationContract, "test_values_stay_in_range", r"images lie in 0.*\.\.1\.")
+class TooBright(Brightness):
+    def replay(self, batch: Batch, parameters: Mapping[str, Tensor]) -> Batch:
+        return super().replay(batch, {"factor_B": parameters["factor_B"] + 1})
+
+
+@breaks(AugmentationContract, "test_values_stay_in_range", "a mask has new classes")
+class InterpolatesMask(Brightness):
+    def replay(self, batch: Batch, parameters: Mapping[str, Tensor]) -> Batch:
+        found = super().replay(batch, parameters)
+        if found.targets.mask_BHW is None:
+            return found
+        return replace(found, targets=replace(found.targets, mask_BHW=found.targets.mask_BHW // 2))
+
+
+@breaks(AugmentationContract, "test_identity_of_images_stays", "visit_B")
+class CountsVisits(Brightness):
+    def replay(self, batch: Batch, parameters: Mapping[str, Tensor]) -> Batch:
+        return replace(super().replay(batch, parameters), visit_B=batch.visit_B + 1)
+
+
+@breaks(AugmentationContract, "test_inputs_are_not_changed", "the batch that was given.image_B3HW")
+class InPlace(Brightness):
+    def replay(self, batch: Batch, parameters: Mapping[str, Tensor]) -> Batch:
+        if batch.image_B3HW.is_floating_point():
+            batch.image_B3HW.mul_(0.5)
+        return super().replay(batch, parameters)
+
+
+@breaks(AugmentationContract, "test_no_targets", "images without targets")
+class DimsLabelled(Brightness):
+    def replay(self, batch: Batch, parameters: Mapping[str, Tensor]) -> Batch:
+        factor = 1.0 if batch.targets.mask_BHW is None else 0.5
+        return super().replay(batch, {"factor_B": parameters["factor_B"] * factor})
+
+
+def _flipped(batch: Batch, *, mask: bool, matrix: bool) -> Batch:
+    targets, width = batch.targets, batch.image_B3HW.shape[3]
+    if mask and targets.mask_BHW is not None:
+        targets = replace(targets, mask_BHW=targets.mask_BHW.flip(2))
+    changed = replace(batch, image_B3HW=float_images(batch.image_B3HW).flip(3), targets=targets)
+    flip_23 = torch.tensor([[-1.0, 0, width], [0, 1, 0]])
+    corner_13 = torch.tensor([[[0.0, 0, 1]]]).expand(len(batch), 1, 3)
+    matrix_B23 = flip_23 @ torch.cat([batch.matrix_B23, corner_13], 1)
+    return replace(changed, matrix_B23=matrix_B23) if matrix else changed
+
+
+@breaks(AugmentationContract, "test_mask_box_and_matrix_agree", "the mask leaves its box")
+class FlipsMaskOnly(Brightness):
+    def replay(self, batch: Batch, parameters: Mapping[str, Tensor]) -> Batch:
+        return _flipped(batch, mask=True, matrix=True)
+
+
+@breaks(AugmentationContract, "test_mask_box_and_matrix_agree", "the matrix leads outside")
+class FlipsMatrixOnly(Brightness):
+    def replay(self, batch: Batch, parameters: Mapping[str, Tensor]) -> Batch:
+        return _flipped(batch, mask=False, matrix=True)
+
+
+SOUND: dict[type[ComponentContract], tuple[type, type[BaseModel]]] = {
+    BackboneSuite: (TinyBackbone, TinyBackboneConfig),
+    AugmentationContract: (Brightness, StrictModel),
+}
+
+
+@pytest.mark.parametrize(
+    ("suite", "check", "match", "broken"), CASES, ids=[f"{check}-{broken.__name__}" for _, check, _, broken in CASES]
+)
+def test_check_fails_for_a_broken_component(
+    suite: type[ComponentContract], check: str, match: str, broken: type
+) -> None:
+    with pytest.raises(AssertionError, match=match):
+        run_check(suite, check, broken, SOUND[suite][1])
+
+
+@pytest.mark.parametrize(("suite", "check"), [(suite, check) for suite in SOUND for check in checks(suite)])
+def test_check_passes_for_a_sound_component(suite: type[ComponentContract], check: str) -> None:
+    run_check(suite, check, *SOUND[suite])
+
+
+def test_every_check_has_a_broken_component() -> None:
+    own = {(suite, check) for suite in SOUND for check in checks(suite) if check not in checks(ComponentContract)}
+    assert own == {(suite, check) for suite, check, _, _ in CASES}
