@@ -37,8 +37,8 @@ def test_source_axes_are_where_pixel_centres_come_from() -> None:
     x_BW, y_BH = geometry.source_axes(matrix_B23, 7, 11)
     assert (x_BW.shape, y_BH.shape) == ((2, 11), (2, 7))
     for number, matrix_23 in enumerate(matrix_B23.double()):
-        landed_x = matrix_23[0, 0] * x_BW[number] + matrix_23[0, 2]
-        landed_y = matrix_23[1, 1] * y_BH[number] + matrix_23[1, 2]
+        landed_x = matrix_23[0, 0] * x_BW[number].double() + matrix_23[0, 2]
+        landed_y = matrix_23[1, 1] * y_BH[number].double() + matrix_23[1, 2]
         torch.testing.assert_close(landed_x, torch.arange(11).double() + 0.5, rtol=0, atol=1e-5)
         torch.testing.assert_close(landed_y, torch.arange(7).double() + 0.5, rtol=0, atol=1e-5)
 

@@ -137,5 +137,5 @@ def test_labels_are_those_of_the_glyphs(scenes: dict[Split, list[Scene]]) -> Non
 
 
 def test_every_digit_is_shown_by_the_labelled_scenes() -> None:
-    shown = {paste.label for number in range(40) for paste in plan_scene(SceneSettings(), "labelled", number).pastes}
+    shown = {paste.label for number in range(80) for paste in plan_scene(SceneSettings(), "labelled", number).pastes}
     assert shown == set(range(1, len(CLASSES)))

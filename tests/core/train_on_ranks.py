@@ -30,7 +30,7 @@ from selftrain_core.training import Recipe, TrainingModule
 STEPS = 20
 NUM_HUMAN = 4
 NUM_PSEUDO = (4, 1, 3, 0)
-"""Pseudo images of the steps, in turn: with two ranks of two micro-batches most parts have fewer than others, or none."""
+"""Pseudo images of the steps, in turn: cut into four parts, some parts have fewer than others, or none."""
 NAN_STEP = 6
 SIZES = ((32, 32), (20, 32), (32, 11))
 

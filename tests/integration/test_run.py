@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from selftrain_core import labelling
 from selftrain_core.config import RunConfig
 from selftrain_core.errors import DataError, RunError, StageFailedError
 from selftrain_core.index import Index
@@ -142,6 +143,25 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(
         assert {**model, "seconds": 0} == {**undisturbed_model, "seconds": 0}
     for name in TRAININGS:
         assert (run / name / "metrics.jsonl").read_text() == (undisturbed / name / "metrics.jsonl").read_text()
+
+
+def test_finished_shards_are_kept_when_labelling_resumes(
+    make_config: MakeConfig, finished: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labelling, "ROWS_PER_SHARD", 4)
+    store = finished / "round-1/pseudo-labels"
+    shutil.rmtree(store)
+    with pytest.raises(InterruptedHereError):
+        self_train(make_config(), finished, Recording(("progress", "round-1/pseudo-labels", 8)), in_process=True)
+    kept = {path.name: path.stat().st_mtime_ns for path in store.glob("shard-*")}
+    assert set(kept) == {"shard-00000.arrow"}
+    self_train(make_config(), finished, in_process=True)
+    assert {name: (store / name).stat().st_mtime_ns for name in kept} == kept
+    whole = PseudoLabelStore(undisturbed / "round-1/pseudo-labels", CLASSES)
+    resumed = PseudoLabelStore(store, CLASSES)
+    assert (resumed.manifest["shards"], whole.manifest["shards"]) == ([4, 4, 2], [10])
+    assert resumed.manifest["statistics"] == whole.manifest["statistics"]
+    assert all(resumed.row(f"pool-{n}") == whole.row(f"pool-{n}") for n in range(10))
 
 
 def test_bad_pool_images_are_recorded_and_never_used(configure: MakeConfig, squares: Path, tmp_path: Path) -> None:

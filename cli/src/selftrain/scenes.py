@@ -58,20 +58,20 @@ class SceneSettings:
     """
 
     seed: int = 0
-    height: int = 96
+    height: int = 64
     width: int = 96
-    labelled: int = 40
+    labelled: int = 80
     unlabelled: int = 400
     validation: int = 60
     test: int = 100
-    labelled_glyphs: int = 3
+    labelled_glyphs: int = 12
     validation_glyphs: int = 30
     test_glyphs: int = 50
     min_digits: int = 2
-    max_digits: int = 5
-    min_size: int = 22
-    max_size: int = 34
-    max_angle: float = 25.0
+    max_digits: int = 3
+    min_size: int = 36
+    max_size: int = 48
+    max_angle: float = 20.0
 
     def count(self, split: Split) -> int:
         """Return the number of scenes in a split."""
@@ -240,7 +240,7 @@ def glyph_mask(glyph: int, size: int, angle: float) -> NDArray[np.bool_]:
     side = round(size * 10 / 8)
     large = small.resize((side, side), Image.Resampling.BICUBIC)
     turned = np.asarray(large.rotate(angle, Image.Resampling.BICUBIC, expand=True))
-    mask_HW = turned > 0.5
+    mask_HW = turned > 0.45
     rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
     return mask_HW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 

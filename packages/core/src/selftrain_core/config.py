@@ -75,7 +75,7 @@ class DataConfig(StrictModel):
             except (OSError, ValueError) as error:
                 raise ConfigError(f"data.classes: {self.classes} cannot be read: {error}") from error
             names = names.get("classes") if isinstance(names, dict) else names
-        if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
             raise ConfigError(f"data.classes: {self.classes} holds no list of class names")
         if len(set(names)) != len(names) or not names:
             raise ConfigError(f"data.classes: names must be distinct and at least one, given {list(names)}")

@@ -44,8 +44,8 @@ def fit(
     largest = max(stream.images_per_step for stream in dataset.streams)
     if largest < parts:
         raise ConfigError(
-            f"a step of {largest} images cannot be shared by {devices} devices × {dataset.micro_batches} micro-batches\n"
-            "  lower device.devices or device.micro_batches"
+            f"a step of {largest} images cannot be shared by {devices} devices × {dataset.micro_batches} "
+            "micro-batches\n  lower device.devices or device.micro_batches"
         )
     start = recorder.next_step()
     if start >= module.recipe.steps:

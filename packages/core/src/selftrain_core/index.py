@@ -57,11 +57,12 @@ def write_index(path: Path, data: DataConfig, sources: Mapping[str, DataSource])
         if not members:
             raise DataError(f"data.{role}: '{getattr(data, role)}' holds no image")
         for id_, (source, entry) in sorted(members.items()):
+            # Two files of one name first: to call that one image in two parts would mislead.
+            if file_of.setdefault(id_, entry.path) != entry.path:
+                raise DataError(f"two images are called '{id_}': {file_of[id_]} and {entry.path}; rename one")
             if id_ in role_of:
                 raise DataError(_overlap(id_, role_of[id_], role, members, role_of))
             role_of[id_] = role
-            if file_of.setdefault(id_, entry.path) != entry.path:
-                raise DataError(f"two images are called '{id_}': {file_of[id_]} and {entry.path}; rename one")
             _append(columns, id_, role, source, entry)
     with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
         with pa.ipc.new_file(file, _SCHEMA) as writer:

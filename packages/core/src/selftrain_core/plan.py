@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -68,7 +67,7 @@ class Plan:
     def __init__(self, seed: int, stage: str, streams: Sequence[StreamPlan]) -> None:
         self.streams = tuple(streams)
         self._key = fold(seed, name_key(stage))
-        self._order = lru_cache(maxsize=4 * len(self.streams))(self._draw_order)
+        self._orders: dict[tuple[int, int], Tensor] = {}
 
     def __getitem__(self, step: int) -> Mapping[str, list[Visit]]:
         """Return the images of one step, by stream."""
@@ -87,7 +86,12 @@ class Plan:
             visits.append(Visit(int(self._order(index, number)[offset]), number))
         return visits
 
-    def _draw_order(self, index: int, visit: int) -> Tensor:
-        stream = self.streams[index]
-        draws = fold(self._key, name_key(stream.name), visit, stream.ids)
-        return torch.argsort(draws, stable=True)
+    def _order(self, index: int, visit: int) -> Tensor:
+        # A dictionary, not functools.cache: the plan is pickled for loaders' workers.
+        if (index, visit) not in self._orders:
+            if len(self._orders) >= 4 * len(self.streams):
+                self._orders.clear()
+            stream = self.streams[index]
+            draws = fold(self._key, name_key(stream.name), visit, stream.ids)
+            self._orders[index, visit] = torch.argsort(draws, stable=True)
+        return self._orders[index, visit]

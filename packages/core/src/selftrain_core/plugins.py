@@ -89,7 +89,8 @@ class Registry:
             f"  available: {', '.join(sorted(known)) or 'none'}",
         ]
         lines += [
-            f"  plugin '{p.name}' of {p.distribution} {p.version} could not be loaded: {p.error}" for p in self.broken()
+            f"  plugin '{p.name}' of {f'{p.distribution} {p.version}'.rstrip()} could not be loaded: {p.error}"
+            for p in self.broken()
         ]
         missing = _PROVIDERS.get(provider)
         if missing and not any(p.distribution == missing for p in self.plugins):

@@ -1,0 +1,50 @@
+"""The learning rate as a function of the step, and which weights decay."""
+
+import pytest
+import torch
+from torch import nn
+
+from selftrain_core.config import OptimizerConfig
+from selftrain_core.optim import build_optimizer, learning_rate
+
+
+def test_schedule_end_points() -> None:
+    config = OptimizerConfig(lr=0.5, warmup_steps=10, final_lr=0.02)
+    rates = [learning_rate(config, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.05)
+    assert rates[9] == rates[10] == max(rates) == pytest.approx(0.5)
+    assert rates[-1] == pytest.approx(0.01)
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_half_way_down_the_cosine() -> None:
+    config = OptimizerConfig(lr=1.0, warmup_steps=0, final_lr=0.0)
+    assert learning_rate(config, 0, 101) == 1
+    assert learning_rate(config, 50, 101) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(0, 1), (5, 3), (5, 5), (5, 6), (0, 2)])
+def test_short_schedules_stay_in_range(warmup: int, steps: int) -> None:
+    config = OptimizerConfig(lr=1.0, warmup_steps=warmup, final_lr=0.1)
+    rates = [learning_rate(config, step, steps) for step in range(steps)]
+    assert all(0 < rate <= 1 for rate in rates)
+
+
+def test_a_step_beyond_the_last_keeps_the_last_rate() -> None:
+    config = OptimizerConfig(lr=1.0, warmup_steps=0, final_lr=0.1)
+    assert learning_rate(config, 500, 100) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_only_matrices_and_kernels_decay(name: str, expected: type) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    model[2].bias.requires_grad_(False)
+    config = OptimizerConfig.model_validate({"name": name, "weight_decay": 0.3, "momentum": 0.7})
+    optimizer = build_optimizer(config, model)
+    assert type(optimizer) is expected
+    decayed, free = optimizer.param_groups
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0)
+    assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3, 3, 3), (2, 4)]
+    assert len(free["params"]) == 3, "conv bias, and scale and shift of the normalisation; the frozen bias is left out"
+    assert decayed.get("momentum", 0.7) == 0.7
