@@ -4,7 +4,6 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.utilities import move_data_to_device
 
 from selftrain_core.batch import Batch, Targets, collate, float_images
@@ -15,9 +14,7 @@ META = torch.device("meta")
 
 
 def tensors(batch: Batch) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    apply_to_collection([vars(batch) | vars(batch.targets)], torch.Tensor, found.append)
-    return found
+    return [value for value in (vars(batch) | vars(batch.targets)).values() if isinstance(value, torch.Tensor)]
 
 
 def test_to_moves_everything() -> None:

@@ -96,5 +96,5 @@ def test_seeds_are_accepted_by_torch(key: int) -> None:
 def test_names_give_63_bits() -> None:
     keys = [name_key(f"image-{n}") for n in range(1000)]
     assert len(set(keys)) == 1000
-    assert 0 <= min(keys) and max(keys) < 2**63
+    assert min(keys) >= 0 and max(keys) < 2**63
     assert max(keys) > 2**62

@@ -78,4 +78,5 @@ def test_a_wheel_imports_beside_core_alone(wheels: dict[str, Path], name: str, t
         [*command, sysconfig.get_path("purelib")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert set(done.stdout.split()) == {name, "selftrain_core"}
+    assert name in done.stdout.split()
+    assert set(done.stdout.split()) <= {name, "selftrain_core"}

@@ -49,8 +49,8 @@ class Targets(_TensorGroup):
         mask_BHW: uint8 class indices, 255 = ignore.
         weight_BHW: float32 per pixel, 1 = a hard label.
         boxes_BN4: float32 xyxy on the canvas.
-        label_BN: int64; -1 = padding, -2 = ignore region.
-        weight_BN: float32 per box.
+        label_BN: int64; -1 = padding, which may stand anywhere along N; -2 = ignore region.
+        weight_BN: float32 per box, 0 for padding.
     """
 
     mask_BHW: Tensor | None = None

@@ -72,8 +72,12 @@ def save_model(folder: Path, name: str, model: nn.Module, description: Mapping[s
         RunError: The disk is full or the folder is not writable.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    with replacing(folder / f"{name}.safetensors") as temporary:
-        save_file(tensors, str(temporary))
+    path = folder / f"{name}.safetensors"
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, str(temporary))
+        except SafetensorError as error:  # its own type for a full disk and a missing folder too
+            raise RunError(f"{path} cannot be written: {error}") from error
     with replacing(folder / f"{name}.json") as temporary:
         temporary.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
 
