@@ -100,5 +100,7 @@ def test_kill_9_in_each_stage(configure: MakeConfig, shared_squares: Path, tmp_p
         strike(path, run, stage, sign, parent_only=number % 2 == 1)
     assert comparable(finish(path, run)) == comparable(undisturbed)
     for name in ("round-0/teacher", "round-1/student", "round-0/baseline"):
-        ours, theirs = ((folder / name / "model.safetensors").read_bytes() for folder in (run, tmp_path / "undisturbed"))
+        ours, theirs = (
+            (folder / name / "model.safetensors").read_bytes() for folder in (run, tmp_path / "undisturbed")
+        )
         assert ours == theirs

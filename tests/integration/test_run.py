@@ -94,9 +94,21 @@ def test_the_same_command_again_does_nothing(make_config: MakeConfig, finished: 
 
 def test_a_changed_setting_is_refused_with_what_changed(make_config: MakeConfig, finished: Path) -> None:
     before = (finished / "config.yaml").read_text()
-    with pytest.raises(RunError, match=r"training\.steps: 8 → 9\n.*another folder with -o\n.*delete .*teacher"):
+    with pytest.raises(RunError, match=r"training\.steps: 8 → 9\n.*another folder with -o\n.*--start-over"):
         self_train(make_config(teacher={"steps": 9}), finished, in_process=True)
     assert (finished / "config.yaml").read_text() == before
+
+
+def test_a_skipped_stage_says_which_versions_it_was_made_with(make_config: MakeConfig, finished: Path) -> None:
+    path = finished / "round-0/teacher/stage.json"
+    record = json.loads(path.read_text())
+    record["environment"]["torch"] = "1.0.0"
+    path.write_text(json.dumps(record))
+    again = Recording()
+    self_train(make_config(), finished, again, in_process=True)
+    texts = {event.stage: event.text for event in again.events if event.kind == "skipped"}
+    assert texts.pop("round-0/teacher").startswith("made with other versions: torch 1.0.0 → ")
+    assert set(texts.values()) == {""}
 
 
 def test_a_changed_student_keeps_the_teacher(make_config: MakeConfig, finished: Path) -> None:
@@ -104,10 +116,8 @@ def test_a_changed_student_keeps_the_teacher(make_config: MakeConfig, finished: 
         RunError, match=r"round-1/student was made with other settings.*\n.*objective\.alpha: 1\.0 → 2\.0"
     ):
         self_train(make_config(objective={"alpha": 2.0}), finished, in_process=True)
-    shutil.rmtree(finished / "round-1/student")
-    shutil.rmtree(finished / "pictures")
     again = Recording()
-    self_train(make_config(objective={"alpha": 2.0}), finished, again, in_process=True)
+    self_train(make_config(objective={"alpha": 2.0}), finished, again, in_process=True, start_over=True)
     assert again.stages("started") == ["round-1/student", "round-1/student/evaluation", "pictures"]
 
 

@@ -74,9 +74,7 @@ def test_a_wheel_imports_beside_core_alone(wheels: dict[str, Path], name: str, t
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(tmp_path)]
     subprocess.run([*install, *chosen], check=True, capture_output=True)
     command = [sys.executable, "-S", "-I", "-W", "ignore", "-c", IMPORT_ALL, name, str(tmp_path)]
-    done = subprocess.run(
-        [*command, sysconfig.get_path("purelib")], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, sysconfig.get_path("purelib")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert name in done.stdout.split()
     assert set(done.stdout.split()) <= {name, "selftrain_core"}

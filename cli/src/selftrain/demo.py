@@ -140,7 +140,7 @@ def write_config(folder: Path, settings: SceneSettings) -> Path:
     )
     if not path.exists():
         write_text(path, text)
-    elif path.read_text() != text:
+    elif path.read_text(encoding="utf-8") != text:
         raise RunError(
             f"{path} is not what the demo writes; it is left as it is\n"
             f"  to run it: selftrain run {path} -o {folder / 'my-run'}\n"

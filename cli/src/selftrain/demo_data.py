@@ -46,8 +46,10 @@ def write_scenes(folder: Path, settings: SceneSettings, told: Callable[[int, int
         for name in ("images", "masks", "splits"):
             (temporary / name).mkdir(parents=True)
         _write(temporary, settings, told)
-        (temporary / "classes.json").write_text(json.dumps({"classes": list(CLASSES)}, indent=2) + "\n")
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        (temporary / "classes.json").write_text(
+            json.dumps({"classes": list(CLASSES)}, indent=2) + "\n", encoding="utf-8"
+        )
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         temporary.rename(folder)
     except OSError as error:
         raise RunError(f"the scenes cannot be written to {folder}: {error.strerror or error}") from error
@@ -57,7 +59,7 @@ def write_scenes(folder: Path, settings: SceneSettings, told: Callable[[int, int
 def _check(folder: Path, manifest: dict[str, Any]) -> None:
     path = folder / "manifest.json"
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{folder} is not the demo's: {path} cannot be read; give another folder with -o") from error
     if found != manifest:
@@ -83,7 +85,7 @@ def _write(folder: Path, settings: SceneSettings, told: Callable[[int, int], Non
                 told(written, total)
     lists = {**ids, "train": ids["labelled"] + ids["unlabelled"]}
     for name, members in lists.items():
-        (folder / "splits" / f"{name}.txt").write_text("".join(f"{id_}\n" for id_ in members))
+        (folder / "splits" / f"{name}.txt").write_text("".join(f"{id_}\n" for id_ in members), encoding="utf-8")
 
 
 def _save(path: Path, values: np.typing.NDArray[np.uint8]) -> None:

@@ -24,13 +24,16 @@ from selftrain_core.rounds import self_train
     multiple=True,
     help="A setting that replaces that of the file, such as student.steps=500; may be given again.",
 )
+@click.option(
+    "--start-over", is_flag=True, help="Remove and make again the stages whose settings or data have changed."
+)
 @click.option("--in-process", is_flag=True, help="Run the stages in this process, for debuggers.")
-def run(config: Path, folder: Path, overrides: tuple[str, ...], *, in_process: bool) -> None:
+def run(config: Path, folder: Path, overrides: tuple[str, ...], *, start_over: bool, in_process: bool) -> None:
     """Teach, label, learn and evaluate as the YAML file CONFIG says, and leave everything in the folder RUN.
 
     Given again, the command skips what is finished and goes on where it was interrupted.
     """
     loaded = load_config(config, overrides)
     with progress_display() as observer:
-        summary = self_train(loaded, folder, observer, in_process=in_process)
+        summary = self_train(loaded, folder, observer, in_process=in_process, start_over=start_over)
     show_summary(summary, folder)

@@ -71,7 +71,7 @@ class DataConfig(StrictModel):
         names: Any = self.classes
         if isinstance(names, Path):
             try:
-                names = json.loads(names.read_text())
+                names = json.loads(names.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 raise ConfigError(f"data.classes: {self.classes} cannot be read: {error}") from error
             names = names.get("classes") if isinstance(names, dict) else names
@@ -185,10 +185,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: The file cannot be read, or something in it is wrong. The message names every wrong key.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration {path} is no valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"the configuration {path} holds no settings")

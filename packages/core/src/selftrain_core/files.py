@@ -39,7 +39,7 @@ def write_json(path: Path, value: Any) -> None:
         RunError: The file cannot be written.
     """
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -49,7 +49,7 @@ def write_text(path: Path, text: str) -> None:
         RunError: The file cannot be written.
     """
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Subset
 
-from selftrain_core.errors import ConfigError
+from selftrain_core.distributed import gather_objects
+from selftrain_core.errors import ConfigError, DataError
 from selftrain_core.interfaces import Accelerator
 from selftrain_core.recorder import Recorder
 from selftrain_core.samples import StepDataset
@@ -81,6 +82,8 @@ class _Data(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the remaining steps, in order."""
         assert self.trainer is not None
+        if len(set(gather_objects(self._dataset.fingerprint()))) > 1:
+            raise DataError("the ranks see different images: do all of them read the same run folder?")
         self._dataset.rank, self._dataset.ranks = self.trainer.global_rank, self.trainer.world_size
         return DataLoader(
             Subset(self._dataset, range(self._start, self._stop)),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
-from selftrain_core import hookspecs
+from selftrain_core import __version__, hookspecs
 from selftrain_core.errors import PluginError, UnknownComponentError, did_you_mean
 from selftrain_core.hookspecs import ComponentSpec
 
@@ -166,8 +166,12 @@ def load_registry(extra: Sequence[EntryPoint] = (), *, installed: bool = True) -
 
 
 def _load_plugin(loaded: Registry, entry: EntryPoint) -> None:
-    distribution = entry.dist.name if entry.dist else "selftrain-core" if entry.name == "core" else "(not installed)"
-    version = entry.dist.version if entry.dist else ""
+    if entry.dist:
+        distribution, version = entry.dist.name, entry.dist.version
+    elif entry.name == "core":
+        distribution, version = "selftrain-core", __version__
+    else:
+        distribution, version = "(not installed)", ""
     info = {"name": entry.name, "module": entry.value, "distribution": distribution, "version": version}
     twin = next((p for p in loaded.plugins if p.name == entry.name), None)
     if twin:

@@ -16,7 +16,8 @@ class Event:
     """Something that happened.
 
     Attributes:
-        kind: ``started``, ``progress``, ``score``, ``finished``, ``skipped``, ``note`` or ``failed``.
+        kind: ``started``, ``progress``, ``score``, ``finished`` or ``skipped``; ``failed`` is sent by a stage's process
+            alone, and becomes the error that the run raises.
         stage: The stage's name, such as ``round-1/student``.
         done: Units of work done, for ``progress``.
         total: Units of work in all.

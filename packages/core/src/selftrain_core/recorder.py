@@ -166,7 +166,7 @@ class Recorder(pl.Callback):
 
     def _write(self, line: dict[str, Any]) -> None:
         if rank() == 0:
-            with (self.folder / "metrics.jsonl").open("a") as file:
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
     def _forget_after(self, step: int) -> None:
@@ -183,4 +183,6 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def _whole_lines(path: Path) -> list[str]:
     # A line that a kill cut short has no end.
-    return [line.rstrip("\n") for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [
+        line.rstrip("\n") for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
+    ]

@@ -104,7 +104,7 @@ def _headline(run: RunFolder, teacher: str) -> tuple[str, str]:
 
 
 def _curve(folder: Path, metric: str) -> list[tuple[int, float]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [(line["images_seen"], line["validation"][metric]) for line in lines if "validation" in line]
 
 

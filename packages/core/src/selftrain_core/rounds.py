@@ -22,7 +22,12 @@ TEACHER, BASELINE = "round-0/teacher", "round-0/baseline"
 
 
 def self_train(
-    config: RunConfig, folder: Path, observer: Observer = quiet, *, in_process: bool = False
+    config: RunConfig,
+    folder: Path,
+    observer: Observer = quiet,
+    *,
+    in_process: bool = False,
+    start_over: bool = False,
 ) -> dict[str, Any]:
     """Return the summary of a whole run: teach, then (label, learn, evaluate) for each round, and the baseline.
 
@@ -31,11 +36,12 @@ def self_train(
         folder: Where everything is left; see the README for what lies where.
         observer: Told what happens.
         in_process: Run the stages in this process, for tests and debuggers.
+        start_over: Make stages whose settings or data have changed again, instead of refusing.
 
     Raises:
         SelftrainError: Something is wrong with the configuration, the data or the folder; the message says what.
     """
-    with RunFolder(folder) as run:
+    with RunFolder(folder, start_over=start_over) as run:
         work = Workshop(config, run, observer, in_process=in_process)
         teacher = work.teach()
         work.evaluate(teacher)
@@ -135,7 +141,7 @@ class Workshop:
 
     def _do(self, stage: Stage) -> Stage:
         if self.run.is_finished(stage):
-            self.observer(Event("skipped", stage.name, text="finished before"))
+            self.observer(Event("skipped", stage.name, text=self.run.other_versions(stage.name)))
             return stage
         if self.new_index.exists():  # the first stage to run: from here on the folder is this configuration's
             self.new_index.replace(self.run.path / "index.arrow")

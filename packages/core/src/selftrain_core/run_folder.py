@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from selftrain_core.digest import difference, digest
+from selftrain_core.environment import other_versions
 from selftrain_core.errors import RunError
 from selftrain_core.files import write_json
 
@@ -47,13 +49,16 @@ class RunFolder:
 
     Args:
         path: The folder; made if it is not there.
+        start_over: Whether a stage that was made with other settings or data is removed and made again, rather than
+            refused.
 
     Raises:
         RunError: Another process is using the folder, or it cannot be written to.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, start_over: bool = False) -> None:
         self.path = path
+        self.start_over = start_over
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
@@ -93,12 +98,15 @@ class RunFolder:
         record = self.record(stage.name)
         if record is None:
             return False
+        if record["digest"] != stage.digest and self.start_over:
+            shutil.rmtree(self.path / stage.name)
+            return False
         if record["digest"] != stage.digest:
             changes = "\n".join(f"    {line}" for line in difference(record["identity"], stage.identity))
             raise RunError(
                 f"{self.path / stage.name} was made with other settings or data:\n{changes}\n"
                 f"  to keep it: give another folder with -o\n"
-                f"  to make it again: delete {self.path / stage.name} and run the same command"
+                f"  to make it again: the same command with --start-over, which removes it"
             )
         return bool(record["state"] == FINISHED)
 
@@ -112,7 +120,7 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
-            record: dict[str, Any] = json.loads(path.read_text())
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"{path} is damaged ({error}); delete {path.parent} and run the same command") from error
         return record
@@ -142,6 +150,12 @@ class RunFolder:
         )
         return folder
 
+    def other_versions(self, name: str) -> str:
+        """Return which package versions a finished stage was made with, where they differ from today's."""
+        record = self.record(name)
+        changes = other_versions(record["environment"]) if record else ""
+        return f"made with other versions: {changes}" if changes else ""
+
     def result(self, name: str) -> dict[str, Any]:
         """Return what a finished stage reported.
 
@@ -158,5 +172,5 @@ class RunFolder:
 def finish(folder: Path, result: dict[str, Any], environment: dict[str, str]) -> None:
     """Write down, as the last thing a stage does, that it is finished, and what came of it."""
     path = folder / "stage.json"
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     write_json(path, {**record, "state": FINISHED, "result": result, "environment": environment})

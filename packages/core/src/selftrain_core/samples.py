@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,13 @@ class StepDataset(Dataset[list[Batch] | SelftrainError]):
     ) -> None:
         self.index, self.streams, self.plan, self.task, self.canvas = index, tuple(streams), plan, task, canvas
         self.rank, self.ranks, self.micro_batches, self.steps = rank, ranks, micro_batches, steps
+
+    def fingerprint(self) -> str:
+        """Return a digest of which images the streams hold; ranks whose fingerprints differ must not train together."""
+        hashed = hashlib.sha256()
+        for stream in self.streams:
+            hashed.update(f"{stream.name} {stream.images_per_step} {list(self.index.ids(stream.rows))}".encode())
+        return hashed.hexdigest()
 
     def __len__(self) -> int:
         """Return the number of steps."""

@@ -74,9 +74,9 @@ def read_list(path: Path) -> list[str]:
         DataError: The file is missing or empty, or names an id twice.
     """
     try:
-        ids = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except OSError as error:
-        raise DataError(f"the list {path} cannot be read: {error.strerror}") from error
+        ids = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the list {path} cannot be read: {error}") from error
     seen: set[str] = set()
     for id_ in ids:
         if id_ in seen:

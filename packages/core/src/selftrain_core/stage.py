@@ -7,26 +7,15 @@ groups) ends with the process. Extra ranks are this same command, started again 
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import threading
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from selftrain_core.environment import environment
 from selftrain_core.errors import SelftrainError
 from selftrain_core.launch import LEASH
 from selftrain_core.progress import Observer, Reporter
-
-_RECORDED = (
-    "selftrain-core",
-    "torch",
-    "torchvision",
-    "pytorch-lightning",
-    "timm",
-    "segmentation-models-pytorch",
-    "kornia",
-)
 
 
 def work(folder: Path, observer: Observer | None = None) -> None:
@@ -43,7 +32,7 @@ def work(folder: Path, observer: Observer | None = None) -> None:
     context = StageContext.read(folder, observer)
     result = STAGES[context.kind](context)
     if context.is_main_rank:
-        finish(folder, {"seconds": time.monotonic() - started, **result}, _environment())
+        finish(folder, {"seconds": time.monotonic() - started, **result}, environment())
 
 
 def main() -> int:
@@ -66,16 +55,6 @@ def _end_with_parent() -> None:
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os._exit(1)
-
-
-def _environment() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in _RECORDED:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "(not installed)"
-    return versions
 
 
 if __name__ == "__main__":

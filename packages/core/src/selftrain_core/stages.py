@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,9 @@ class StageContext:
     @classmethod
     def read(cls, folder: Path, observer: Observer | None) -> StageContext:
         """Return the context of the stage in `folder`."""
-        request = json.loads((folder / "stage.json").read_text())
+        request = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
         run = folder.parents[request["name"].count("/")]
-        config = parse_config(yaml.safe_load((run / "config.yaml").read_text()), base_dir=run)
+        config = parse_config(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), base_dir=run)
         return cls(folder, run, request, config, Reporter(request["name"], observer))
 
     @property
@@ -129,6 +129,10 @@ class StageContext:
             "digest": self.request["digest"],
         }
 
+    def tell_progress(self, text: str, done: int, total: int) -> None:
+        """Tell people how far a piece of work is."""
+        self.reporter.tell("progress", text=text, done=done, total=total)
+
     def scores(
         self, model: nn.Module, role: str, progress: Callable[[int, int], None] | None = None
     ) -> dict[str, float]:
@@ -166,7 +170,7 @@ def learn(context: StageContext) -> dict[str, Any]:
     store = PseudoLabelStore(context.input("labels"), context.classes)
     rows = context.index.rows("unlabelled")
     usable = usable_rows(store, list(context.index.ids(rows)), rows)
-    labelled = ScoreStatistics.from_json(json.loads((context.input("first") / STATISTICS).read_text()))
+    labelled = ScoreStatistics.from_json(json.loads((context.input("first") / STATISTICS).read_text(encoding="utf-8")))
     policy = build_policy(config.policy).fit(store.statistics, labelled)
     pseudo = Stream("pseudo", usable, config.student.pseudo, PseudoLabels(context.index, store, context.task, policy))
     if config.student.start == "teacher":
@@ -209,9 +213,7 @@ def evaluate(context: StageContext) -> dict[str, Any]:
         model = context.trained_model(folder, weights).to(context.accelerator.device())
         result[name] = {"images_seen": read_description(folder, weights)["images_seen"]}
         for role in roles:
-            result[name][role] = context.scores(
-                model, role, lambda done, total: context.reporter.tell("progress", done=done, total=total)
-            )
+            result[name][role] = context.scores(model, role, partial(context.tell_progress, f"{name} weights, {role}"))
     context.reporter.tell(
         "score", values={f"test {context.task.metric_name}": result["last"]["test"][context.task.metric_name]}
     )
@@ -222,7 +224,7 @@ def draw(context: StageContext) -> dict[str, Any]:
     """Draw what the models see on a few validation images, and their validation curves."""
     names = list(context.request["inputs"])
     models = {name: context.trained_model(context.run / name) for name in names}
-    labelled = ScoreStatistics.from_json(json.loads((context.run / names[0] / STATISTICS).read_text()))
+    labelled = ScoreStatistics.from_json(json.loads((context.run / names[0] / STATISTICS).read_text(encoding="utf-8")))
     policy = build_policy(context.config.policy).fit(labelled, labelled)
     pictures.draw_validation(
         context.folder / "validation.png", context.task, context.index, context.sources, models, policy,

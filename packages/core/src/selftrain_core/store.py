@@ -124,7 +124,7 @@ class PseudoLabelStore:
         if not path.is_file():
             raise StoreError(f"{folder} is not sealed: labelling has not finished. Run the same command to finish it")
         try:
-            self.manifest: dict[str, Any] = json.loads(path.read_text())
+            self.manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise StoreError(f"{path} is damaged: {error}") from error
         if self.manifest.get("schema") != SCHEMA_VERSION:

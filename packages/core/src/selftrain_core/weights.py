@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from selftrain_core.errors import RunError
-from selftrain_core.files import replacing
+from selftrain_core.files import replacing, write_json
 
 
 class WeightAverage:
@@ -78,8 +78,7 @@ def save_model(folder: Path, name: str, model: nn.Module, description: Mapping[s
             save_file(tensors, str(temporary))
         except SafetensorError as error:  # its own type for a full disk and a missing folder too
             raise RunError(f"{path} cannot be written: {error}") from error
-    with replacing(folder / f"{name}.json") as temporary:
-        temporary.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / f"{name}.json", description)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -101,7 +100,7 @@ def read_description(folder: Path, name: str = "model") -> dict[str, Any]:
         RunError: The file is missing or damaged.
     """
     try:
-        description: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+        description: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{folder / f'{name}.json'} cannot be read: {error}") from error
     return description
