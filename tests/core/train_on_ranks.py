@@ -48,6 +48,9 @@ class Steps(StepDataset):
         self.task, self.micro_batches, self.rank, self.ranks, self.steps = task, micro_batches, 0, 1, STEPS
         self.streams = (Streams(),)  # type: ignore[assignment]
 
+    def fingerprint(self) -> str:
+        return "drawn"
+
     def __getitem__(self, step: int) -> list[Batch]:
         parts, first = self.ranks * self.micro_batches, self.rank * self.micro_batches
         halves = [(HUMAN, NUM_HUMAN), (PSEUDO, NUM_PSEUDO[step % len(NUM_PSEUDO)])]

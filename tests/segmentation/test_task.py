@@ -1,0 +1,175 @@
+"""The segmentation task: its contract, and what is its own."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from selftrain_core.batch import Targets, collate, float_images
+from selftrain_core.errors import DataError
+from selftrain_core.geometry import Geometry
+from selftrain_core.labels import DROP, IGNORE, IGNORED, KEEP, Decisions, Labels, MaskLabels
+from selftrain_core.testing import DataSourceContract, TaskContract, check_plugin
+from selftrain_core.testing.samples import decisions, draws, mask_labels, picture, sample, write_images, write_masks
+from selftrain_segmentation.config import SegmentationConfig
+from selftrain_segmentation.drawing import palette
+from selftrain_segmentation.prediction import SegmentationPrediction
+from selftrain_segmentation.task import SegmentationTask
+
+CLASSES = ("ground", "sky", "sea")
+
+
+class TestContract(TaskContract):
+    spec_name = "segmentation/semantic"
+    options = {"pyramid_channels": 16, "segmentation_channels": 32}
+
+    def labels(self, size: tuple[int, int], seed: int, *, scored: bool) -> Labels:
+        return mask_labels(size, len(self.classes), seed, scored=scored)
+
+    def perfect_prediction(self, labels: Labels, size: tuple[int, int]) -> SegmentationPrediction:
+        assert isinstance(labels, MaskLabels)
+        return certain(labels.classes_HW, size)
+
+
+class TestIndexMasks(DataSourceContract):
+    spec_name = "segmentation/index-masks"
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        ids = ["b", "a", "deep/c"]
+        write_images(folder / "images", ids)
+        write_masks(folder / "masks", ids, len(self.classes))
+        return {"images": str(folder / "images"), "masks": str(folder / "masks")}
+
+
+def test_plugin() -> None:
+    check_plugin("selftrain_segmentation.plugin")
+
+
+def certain(classes_HW: Any, original: tuple[int, int], num_classes: int = 3) -> SegmentationPrediction:
+    classes_C11 = torch.arange(num_classes)[:, None, None]
+    return SegmentationPrediction((torch.from_numpy(classes_HW)[None] == classes_C11).float(), original)
+
+
+@pytest.fixture
+def task() -> SegmentationTask:
+    return SegmentationTask(SegmentationConfig(), CLASSES)
+
+
+def targets_of(mask: list[list[int]], weight: list[list[float]]) -> Targets:
+    return Targets(mask_BHW=torch.tensor([mask], dtype=torch.uint8), weight_BHW=torch.tensor([weight]))
+
+
+def test_the_loss_is_the_weighted_cross_entropy(task: SegmentationTask) -> None:
+    logits = draws((1, 3, 2, 2), 1) * 4
+    targets = targets_of([[0, 2], [IGNORE, 1]], [[1, 0.5], [1, 2]])
+    log = functional.log_softmax(logits, 1)[0]
+    by_hand = -(log[0, 0, 0] + 0.5 * log[2, 0, 1] + 2 * log[1, 1, 1])
+    assert float(task.losses(logits, targets)["cross_entropy"]) == pytest.approx(float(by_hand))
+    assert task.counts(targets)["cross_entropy"].tolist() == [3], (
+        "weights do not count: a light label makes a light loss"
+    )
+
+
+def test_a_mask_of_another_size_is_explained(task: SegmentationTask) -> None:
+    labels = MaskLabels(np.zeros((20, 30), np.uint8))
+    message = r"the mask is 30×20 pixels, its image 20×30 pixels; a mask has its image's size \(after the image's EXIF"
+    with pytest.raises(DataError, match=message):
+        task.to_targets(labels, None, Geometry.fit((30, 20), (32, 32)))
+
+
+def test_targets_by_hand(task: SegmentationTask) -> None:
+    labels = MaskLabels(np.array([[0, 1], [2, IGNORE]], np.uint8))
+    targets = task.to_targets(labels, None, Geometry((2, 2), (4, 6), (4, 4)))
+    assert targets.mask_BHW is not None
+    assert targets.weight_BHW is not None
+    assert targets.mask_BHW.tolist() == [
+        [0, 0, 1, 1, 255, 255],
+        [0, 0, 1, 1, 255, 255],
+        [2, 2, 255, 255, 255, 255],
+        [2, 2, 255, 255, 255, 255],
+    ]
+    assert targets.weight_BHW[:, :4].eq(1).all()
+    assert not targets.weight_BHW[:, 4:].any()
+
+
+def test_what_is_not_kept_is_ignored(task: SegmentationTask) -> None:
+    """A pixel that is dropped cannot become background: every pixel has some class."""
+    labels = MaskLabels(np.array([[0, 1, 2]], np.uint8), np.array([[0.9, 0.4, 0.1]], np.float32))
+    decided = Decisions(np.array([[KEEP, IGNORED, DROP]], np.int8), np.array([[0.5, 1, 1]], np.float32))
+    assert task.apply(labels, decided).classes_HW.tolist() == [[0, IGNORE, IGNORE]]
+    targets = task.to_targets(labels, decided, Geometry((1, 3), (1, 3), (1, 3)))
+    assert targets.mask_BHW is not None
+    assert targets.weight_BHW is not None
+    assert targets.mask_BHW.tolist() == [[0, IGNORE, IGNORE]]
+    assert targets.weight_BHW[0, 0] == 0.5
+
+
+def test_a_teachers_map_may_have_another_resolution(task: SegmentationTask) -> None:
+    labels = mask_labels((8, 8), 3, 0, scored=True)
+    targets = task.to_targets(labels, decisions(labels), Geometry.fit((300, 300), (16, 16)))
+    assert targets.mask_BHW is not None
+    assert np.array_equal(targets.mask_BHW.numpy(), labels.classes_HW.repeat(2, 0).repeat(2, 1))
+
+
+def test_scores_are_rounded_down_to_64ths(task: SegmentationTask) -> None:
+    probability_CHW = torch.tensor([0.4999, 0.5, 0.51, 1.0])[None, None]
+    probability_CHW = torch.cat([probability_CHW, 0 * probability_CHW])
+    labels = task.as_labels(SegmentationPrediction(probability_CHW, (1, 4)))
+    assert labels.scores_HW is not None
+    assert (labels.scores_HW * 64).tolist() == [[31, 32, 32, 64]]
+    (again,) = [task.from_row(task.to_row(SegmentationPrediction(probability_CHW, (1, 4))))]
+    assert again.scores_HW is not None
+    assert again.scores_HW.tolist() == labels.scores_HW.tolist()
+
+
+def test_a_prediction_leaves_the_empty_canvas_out(task: SegmentationTask) -> None:
+    batch = collate([sample(picture((20, 40), 0), (64, 64), "x")])
+    with torch.no_grad():
+        (found,) = task.predict(nn.Identity(), replace(batch, image_B3HW=float_images(batch.image_B3HW)))
+    assert found.probability_CHW.shape == (3, 32, 64)
+    assert found.original == (20, 40)
+    assert torch.allclose(found.probability_CHW.sum(0), torch.ones(32, 64))
+
+
+def test_statistics_count_pixels(task: SegmentationTask) -> None:
+    found = task.statistics(MaskLabels(np.array([[0, 0, 2, IGNORE]], np.uint8)))
+    assert found.histogram_CS.sum(1).tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"segmentation_channels": 48}, "multiple of 32"),
+        ({"dropout": 1}, "less than 1"),
+        ({"decoder": "unet"}, "'fpn'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SegmentationConfig.model_validate(settings)
+
+
+def test_colours_are_distinct() -> None:
+    colours = palette(40)
+    assert colours.shape == (40, 3)
+    assert colours[0].tolist() == [0, 0, 0]
+    assert len({tuple(colour) for colour in colours.tolist()}) == 40
+
+
+def test_a_drawing_shows_classes_and_hatches_what_is_ignored(task: SegmentationTask) -> None:
+    image = np.full((40, 40, 3), 120, np.uint8)
+    classes = np.zeros((40, 40), np.uint8)
+    classes[:, 20:] = IGNORE
+    drawn = task.draw(image, MaskLabels(classes))
+    assert (drawn[:, :20] == 48).all(), "black at 60 %"
+    assert set(np.unique(drawn[:, 20:])) == {120, 190}
+
+
+def test_a_drawing_of_a_coarse_map_has_the_images_size(task: SegmentationTask) -> None:
+    drawn = task.draw(picture((50, 70), 0), mask_labels((8, 8), 3, 0, scored=True))
+    assert drawn.shape == (50, 70, 3)
