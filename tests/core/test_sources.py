@@ -57,7 +57,7 @@ def test_a_listed_image_that_is_missing_is_explained(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, r"the list .*list\.txt cannot be read: No such file"),
+        (None, r"the list .*list\.txt cannot be read: .*No such file"),
         ("", r"the list .*list\.txt is empty"),
         (" \n\n", r"the list .*list\.txt is empty"),
         ("a\nb\na\n", r"list\.txt names 'a' twice"),

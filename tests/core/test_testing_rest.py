@@ -15,6 +15,7 @@ from torch import nn
 from selftrain_core.accelerators import CpuAccelerator
 from selftrain_core.config_model import StrictModel
 from selftrain_core.data_source import Entry
+from selftrain_core.errors import ConfigError
 from selftrain_core.interfaces import Policy
 from selftrain_core.labels import BoxLabels, Decisions, Labels, MaskLabels, ScoreStatistics
 from selftrain_core.policies import FixedDecision, FixedPolicy
@@ -226,6 +227,12 @@ class OldArgument(CpuAccelerator):
 class OneDevice(CpuAccelerator):
     def trainer_settings(self, devices: int) -> dict[str, Any]:
         return super().trainer_settings(1)
+
+
+@breaks(AcceleratorContract, "test_trainer_settings", "does not say that 1 were asked for: no")
+class Refuses(CpuAccelerator):
+    def trainer_settings(self, devices: int) -> dict[str, Any]:
+        raise ConfigError("no")
 
 
 @breaks(AcceleratorContract, "test_device", r"device\(\) is 'cpu'")

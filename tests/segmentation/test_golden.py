@@ -98,8 +98,9 @@ def train(folder: Path) -> dict[str, Any]:
     backbone.initialise("random")
     model = task.build_model(backbone).double()
     drawn_weights(model)
+    # Short steps: with long ones rounding errors grow, within twenty steps, into another training.
     training = TrainingConfig(
-        steps=STEPS, ema_decay=0.9, optimizer=OptimizerConfig(name="sgd", lr=0.02, warmup_steps=4, gradient_clip=5)
+        steps=STEPS, ema_decay=0.9, optimizer=OptimizerConfig(name="sgd", lr=0.002, warmup_steps=4, gradient_clip=1)
     )
     recipe = Recipe("round-1/student", seed=3, steps=STEPS, images_per_step=5, training=training)
     objective = NormalisedObjective(task.terms, alpha=0.5, decay=0.9)

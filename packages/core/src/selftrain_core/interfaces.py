@@ -316,7 +316,11 @@ class Accelerator(ABC):
 
     @abstractmethod
     def trainer_settings(self, devices: int) -> dict[str, Any]:
-        """Return the arguments of Lightning's Trainer: accelerator, devices, strategy, precision."""
+        """Return the arguments of Lightning's Trainer: accelerator, devices, strategy, precision.
+
+        Raises:
+            ConfigError: There are fewer than `devices` of them.
+        """
 
     @abstractmethod
     def device(self) -> torch.device:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from selftrain_core.errors import ConfigError
 from selftrain_core.interfaces import Accelerator
 from selftrain_core.testing.component import ComponentContract
 
@@ -32,14 +34,27 @@ class AcceleratorContract(ComponentContract):
         assert isinstance(accelerator.priority, int), f"priority is {accelerator.priority!r}"
 
     def test_trainer_settings(self) -> None:
-        """The settings are arguments of Lightning's Trainer, and take as many devices as were asked for."""
+        """The settings are arguments of Lightning's Trainer, and take as many devices as were asked for.
+
+        Where there are fewer, a `ConfigError` says so.
+        """
         known = set(inspect.signature(pl.Trainer.__init__).parameters)
         for devices in (1, 2):
-            settings = self.accelerator().trainer_settings(devices)
+            settings, refusal = self._settings(devices)
+            if refusal:
+                told = str(devices) in refusal
+                assert told, f"the error does not say that {devices} were asked for: {refusal}"
+                continue
             missing, unknown = _REQUIRED - set(settings), set(settings) - known
             assert not missing, f"trainer_settings lacks {sorted(missing)}"
             assert not unknown, f"Lightning's Trainer has no arguments {sorted(unknown)}"
             assert settings["devices"] == devices, f"asked for {devices} devices, got {settings['devices']}"
+
+    def _settings(self, devices: int) -> tuple[dict[str, Any], str]:
+        try:
+            return self.accelerator().trainer_settings(devices), ""
+        except ConfigError as error:
+            return {}, str(error)
 
     def test_device(self) -> None:
         """The device is a torch device."""
