@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from selftrain_core.config import RunConfig
-from selftrain_core.errors import StageFailedError
+from selftrain_core.errors import DataError, StageFailedError
 from selftrain_core.progress import Event
 from selftrain_core.rounds import self_train
 
@@ -30,7 +30,7 @@ def stage_of(run: Path) -> int:
 
 def test_an_error_in_a_stage_keeps_its_own_words(configure: MakeConfig, squares: Path, tmp_path: Path) -> None:
     (squares / "masks" / "labelled-1.png").unlink()
-    with pytest.raises(StageFailedError, match=r"^the mask .*labelled-1\.png does not exist"):
+    with pytest.raises(DataError, match=r"^the mask .*labelled-1\.png does not exist"):
         self_train(configure(squares), tmp_path / "run")
     assert "labelled-1.png does not exist" in (tmp_path / "run/round-0/teacher/log.txt").read_text()
 

@@ -128,7 +128,11 @@ class ObjectiveConfig(StrictModel):
 
 
 class DeviceConfig(StrictModel):
-    """Where it runs. Nothing here changes a result beyond floating-point noise."""
+    """Where it runs.
+
+    Nothing here is part of a result's identity. Workers, `predict_batch` and checkpoints change nothing; with another
+    number of devices or micro-batches, batch norm sees other groups of images, and the numbers change a little.
+    """
 
     accelerator: str = Field(default="auto", description="A name from `selftrain plugins`, or auto.")
     devices: PositiveInt = 1
@@ -143,7 +147,7 @@ class DeviceConfig(StrictModel):
 class RunConfig(StrictModel):
     """Everything a run is made of."""
 
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     rounds: PositiveInt = Field(default=1, description="teacher → labels → student rounds; the paper has one.")
     canvas: tuple[PositiveInt, PositiveInt] = Field(
         default=(320, 320), description="Height and width in pixels to which every image is fitted."

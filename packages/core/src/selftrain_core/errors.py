@@ -42,6 +42,12 @@ class ContractError(Exception):
     """A component broke its contract: a programming error in a plugin, not in the user's input."""
 
 
+def error_named(name: str) -> type[SelftrainError]:
+    """Return the error class of that name, or `StageFailedError`: how an error crosses from one process to another."""
+    found = globals().get(name)
+    return found if isinstance(found, type) and issubclass(found, SelftrainError) else StageFailedError
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the closest of `known`, or an empty string."""
     close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)

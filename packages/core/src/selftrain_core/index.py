@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -52,6 +53,7 @@ def write_index(path: Path, data: DataConfig, sources: Mapping[str, DataSource])
     columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
     role_of: dict[str, str] = {}
     file_of: dict[str, Path] = {}
+    id_of: dict[str, str] = {}
     for role in ROLES:
         members = _members(getattr(data, role), entries)
         if not members:
@@ -62,7 +64,13 @@ def write_index(path: Path, data: DataConfig, sources: Mapping[str, DataSource])
                 raise DataError(f"two images are called '{id_}': {file_of[id_]} and {entry.path}; rename one")
             if id_ in role_of:
                 raise DataError(_overlap(id_, role_of[id_], role, members, role_of))
-            role_of[id_] = role
+            real = os.path.realpath(entry.path)
+            if real in id_of:
+                raise DataError(
+                    f"the file {real} is two images, '{id_of[real]}' and '{id_}' of data.{role}; every file is one "
+                    "image and plays one part"
+                )
+            role_of[id_], id_of[real] = role, id_
             _append(columns, id_, role, source, entry)
     with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
         with pa.ipc.new_file(file, _SCHEMA) as writer:

@@ -54,9 +54,8 @@ def label(
         reporter: Tells people.
     """
     rows = index.rows("unlabelled")
-    held_out = {
-        _digest(index, row): index.entry(row)[1].id for role in ("validation", "test") for row in index.rows(role)
-    }
+    entries = [index.entry(int(row))[1] for role in ("validation", "test") for row in index.rows(role)]
+    held_out = {content_digest(entry.path): entry.id for entry in entries}
     shards = cut(range(len(rows)), ROWS_PER_SHARD)
     missing = [number for number in range(len(shards)) if not shard_path(folder, number).is_file()]
     done = len(rows) - sum(len(shards[number]) for number in missing)
@@ -88,10 +87,11 @@ def _row(
     canvas: tuple[int, int],
     held_out: Mapping[str, str],
 ) -> dict[str, Any]:
-    id_ = index.entry(row)[1].id
+    entry = index.entry(row)[1]
+    id_ = entry.id
     if result.failure:
         return {"id": id_, "state": UNREADABLE, "reason": result.failure}
-    twin = held_out.get(_digest(index, row))
+    twin = held_out.get(content_digest(entry.path))
     if twin is not None:
         return {"id": id_, "state": LEAK, "reason": f"its bytes equal those of the held-out image '{twin}'"}
     geometry = Geometry.fit(result.prediction.original, canvas)
@@ -118,20 +118,12 @@ def _statistics(folder: Path, num_shards: int, task: Task[Any, Any]) -> ScoreSta
     return total
 
 
-def _digest(index: Index, row: int | np.int64) -> str:
-    path = index.entry(int(row))[1].path
+def content_digest(path: Path) -> str:
+    """Return what two files share if and only if their bytes are equal."""
     try:
         return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     except OSError:
         return f"unreadable {path}"  # equals no other file's; reading the image says what is wrong with it
-
-
-def labelled_statistics(task: Task[Any, Any], labels: Iterator[Any]) -> ScoreStatistics:
-    """Return what people labelled, by class."""
-    total = ScoreStatistics.empty(task.num_classes)
-    for known in labels:
-        total = total + task.statistics(known)
-    return total
 
 
 def missing_classes(statistics: ScoreStatistics, classes: tuple[str, ...]) -> list[str]:

@@ -133,7 +133,7 @@ def load_component(found: Found) -> Any:
     except (ImportError, AttributeError) as error:
         raise UnknownComponentError(
             f"'{found.spec.name}' of {found.plugin.distribution} cannot be loaded: {error}\n"
-            f"  if a package is missing: pip install '{found.plugin.distribution}[all]', or the package named above"
+            f"  if a package is missing: pip install 'selftrain[all]', or the package named above"
         ) from error
 
 

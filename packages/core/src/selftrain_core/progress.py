@@ -16,14 +16,15 @@ class Event:
     """Something that happened.
 
     Attributes:
-        kind: ``started``, ``progress``, ``score``, ``finished`` or ``skipped``; ``failed`` is sent by a stage's process
-            alone, and becomes the error that the run raises.
+        kind: ``started``, ``progress``, ``score``, ``finished``, ``skipped`` or ``note``; ``failed`` is sent by a
+            stage's process alone, and becomes the error that the run raises.
         stage: The stage's name, such as ``round-1/student``.
         done: Units of work done, for ``progress``.
         total: Units of work in all.
         unit: What is counted: ``images``.
         text: For people.
         values: Numbers, for example the losses.
+        error: Name of the error's class, for ``failed``.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Event:
     unit: str = "images"
     text: str = ""
     values: dict[str, float] = field(default_factory=dict)
+    error: str = ""
 
     def to_line(self) -> str:
         """Return one line of JSON."""
@@ -68,8 +70,11 @@ class Reporter:
             self._pipe = os.fdopen(int(descriptor), "w", buffering=1, encoding="utf-8", closefd=False)
 
     def tell(self, kind: str, **values: Any) -> None:
+        """Send an event of this stage."""
+        self.send(Event(kind, self.stage, **values))
+
+    def send(self, event: Event) -> None:
         """Send one event."""
-        event = Event(kind, self.stage, **values)
         if self._observer:
             self._observer(event)
         elif self._pipe:

@@ -13,9 +13,9 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from selftrain_core.distributed import rank
+from selftrain_core.distributed import rank, share_buffers
 from selftrain_core.errors import RunError
-from selftrain_core.files import replacing, write_text
+from selftrain_core.files import append_line, replacing, write_text
 from selftrain_core.progress import Reporter
 from selftrain_core.training import TrainingModule
 from selftrain_core.weights import save_model
@@ -133,6 +133,7 @@ class Recorder(pl.Callback):
         self.reporter.tell("progress", done=seen, total=total, values=shown)
 
     def _validate(self, module: TrainingModule, steps: int, seen: int) -> None:
+        share_buffers(module.result)
         scores = self.validate(module.result)
         score = scores[self.metric_name]
         self._write({"step": steps, "images_seen": seen, "validation": scores})
@@ -152,8 +153,10 @@ class Recorder(pl.Callback):
         self.history.seconds = self._seconds_before + now - self._resumed_at
         self._saved_at = now
         if rank() == 0:
-            with replacing(self.checkpoint_path) as temporary:
-                torch.save({"module": module.state(), "history": asdict(self.history)}, temporary)
+            state = {"module": module.state(), "history": asdict(self.history)}
+            # Into a handle of Python's: a full disk is then an OSError, as everywhere.
+            with replacing(self.checkpoint_path) as temporary, temporary.open("wb") as file:
+                torch.save(state, file)
 
     def _load(self) -> dict[str, Any]:
         try:
@@ -166,8 +169,7 @@ class Recorder(pl.Callback):
 
     def _write(self, line: dict[str, Any]) -> None:
         if rank() == 0:
-            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            append_line(self.folder / "metrics.jsonl", json.dumps(line))
 
     def _forget_after(self, step: int) -> None:
         """Drop the log of steps that come again, so that an interrupted training's log reads like another's."""

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,8 @@ from selftrain_core.files import write_json
 
 FINISHED = "finished"
 UNFINISHED = "unfinished"
+LOCK_PATIENCE_SECONDS = 5.0
+"""How long a second run waits for the folder: a killed run's stage needs a moment to notice."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,13 @@ class RunFolder:
             self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise RunError(f"the run folder {self.path} cannot be written to: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _locked(self._lock):
             owner = os.pread(self._lock, 32, 0).decode().strip()
             os.close(self._lock)
             raise RunError(
                 f"the run folder {self.path} is in use by process {owner or 'unknown'}; wait for it to end, or give "
                 "another folder with -o"
-            ) from error
+            )
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
         return self
@@ -89,6 +90,12 @@ class RunFolder:
         os.close(self._lock)
         self._lock = None
 
+    @property
+    def lock(self) -> int:
+        """The lock's file descriptor. A stage inherits it, so that the folder is free when the last writer is gone."""
+        assert self._lock is not None
+        return self._lock
+
     def is_finished(self, stage: Stage) -> bool:
         """Return whether `stage` has been done, with the same identity.
 
@@ -99,7 +106,7 @@ class RunFolder:
         if record is None:
             return False
         if record["digest"] != stage.digest and self.start_over:
-            shutil.rmtree(self.path / stage.name)
+            _remove(self.path / stage.name)
             return False
         if record["digest"] != stage.digest:
             changes = "\n".join(f"    {line}" for line in difference(record["identity"], stage.identity))
@@ -132,6 +139,10 @@ class RunFolder:
             RunError: The folder cannot be written to.
         """
         folder = self.path / stage.name
+        if self.record(stage.name) is None and folder.exists():
+            _remove(folder)  # what lies there belongs to no stage: half-removed, or not ours
+        for left_over in folder.glob(".*.tmp"):
+            left_over.unlink()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -167,6 +178,29 @@ class RunFolder:
             raise RunError(f"{self.path / name} is not finished")
         result: dict[str, Any] = record["result"]
         return result
+
+
+def _locked(descriptor: int) -> bool:
+    """Return whether the lock could be taken; a stage that has just lost its run is given time to end."""
+    deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        else:
+            return True
+
+
+def _remove(folder: Path) -> None:
+    # Under another name first: a removal that is cut short leaves nothing that looks like a stage.
+    trash = folder.with_name(f".{folder.name}.trash")
+    if trash.exists():
+        shutil.rmtree(trash)
+    folder.rename(trash)
+    shutil.rmtree(trash)
 
 
 def finish(folder: Path, result: dict[str, Any], environment: dict[str, str]) -> None:

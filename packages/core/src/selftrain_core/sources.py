@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from selftrain_core.config_model import DataPath, StrictModel
+from selftrain_core.config_model import NOT_IDENTITY, DataPath, StrictModel
 from selftrain_core.data_source import DataSource, Entry
 from selftrain_core.errors import DataError
 from selftrain_core.images import IMAGE_SUFFIXES
@@ -19,7 +19,9 @@ class ImageFolderConfig(StrictModel):
 
     images: DataPath = Field(description="The folder; folders within it are searched too.")
     list: DataPath | None = Field(
-        default=None, description="A text file with one image id per line: the path below the folder, without ending."
+        default=None,
+        description="A text file with one image id per line: the path below the folder, without ending.",
+        json_schema_extra=NOT_IDENTITY,
     )
 
 
@@ -54,7 +56,7 @@ def find_images(folder: Path, list_path: Path | None) -> Iterator[tuple[str, Pat
         raise DataError(f"the image folder {folder} does not exist")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir():
             id_ = path.relative_to(folder).with_suffix("").as_posix()
             if id_ in found:
                 raise DataError(f"{found[id_]} and {path} share the id '{id_}'; rename one")

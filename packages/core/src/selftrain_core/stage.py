@@ -14,8 +14,9 @@ from pathlib import Path
 
 from selftrain_core.environment import environment
 from selftrain_core.errors import SelftrainError
-from selftrain_core.launch import LEASH
-from selftrain_core.progress import Observer, Reporter
+from selftrain_core.files import write_text
+from selftrain_core.launch import FAILURE, LEASH
+from selftrain_core.progress import Event, Observer, Reporter
 
 
 def work(folder: Path, observer: Observer | None = None) -> None:
@@ -43,7 +44,11 @@ def main() -> int:
     try:
         work(folder)
     except SelftrainError as error:
-        Reporter(folder.name).tell("failed", text=str(error))
+        failed = Event("failed", folder.name, text=str(error), error=type(error).__name__)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            Reporter(folder.name).send(failed)
+        else:
+            write_text(folder / FAILURE, failed.to_line())
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0

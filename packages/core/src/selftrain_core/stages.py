@@ -23,8 +23,10 @@ from selftrain_core.errors import DataError
 from selftrain_core.evaluation import evaluate_model
 from selftrain_core.files import write_json
 from selftrain_core.fitting import fit, silence_lightning
+from selftrain_core.geometry import Geometry
+from selftrain_core.images import image_size
 from selftrain_core.index import Index, build_sources
-from selftrain_core.interfaces import Accelerator, Task
+from selftrain_core.interfaces import Accelerator, Policy, Task
 from selftrain_core.keys import fold, name_key, seed_of
 from selftrain_core.labels import ScoreStatistics
 from selftrain_core.objective import NormalisedObjective
@@ -106,9 +108,9 @@ class StageContext:
         torch.manual_seed(seed_of(fold(self.config.seed, name_key("init"))))
         backbone = build_backbone(self.config.backbone, self.task.strides)
         model = self.task.build_model(backbone)
-        init = str(getattr(self.config.backbone.options, "init", "random"))
         if with_init:
-            backbone.initialise(init)
+            options: Any = self.config.backbone.options  # every backbone's settings have an init
+            backbone.initialise(options.init)
         return self.accelerator.prepare(model)
 
     def trained_model(self, folder: Path, name: str = "model") -> nn.Module:
@@ -170,8 +172,7 @@ def learn(context: StageContext) -> dict[str, Any]:
     store = PseudoLabelStore(context.input("labels"), context.classes)
     rows = context.index.rows("unlabelled")
     usable = usable_rows(store, list(context.index.ids(rows)), rows)
-    labelled = ScoreStatistics.from_json(json.loads((context.input("first") / STATISTICS).read_text(encoding="utf-8")))
-    policy = build_policy(config.policy).fit(store.statistics, labelled)
+    policy = _fitted_policy(context, store)
     pseudo = Stream("pseudo", usable, config.student.pseudo, PseudoLabels(context.index, store, context.task, policy))
     if config.student.start == "teacher":
         model = context.trained_model(context.input("teacher"))
@@ -222,10 +223,9 @@ def evaluate(context: StageContext) -> dict[str, Any]:
 
 def draw(context: StageContext) -> dict[str, Any]:
     """Draw what the models see on a few validation images, and their validation curves."""
-    names = list(context.request["inputs"])
+    names = list(context.request["settings"]["models"])
     models = {name: context.trained_model(context.run / name) for name in names}
-    labelled = ScoreStatistics.from_json(json.loads((context.run / names[0] / STATISTICS).read_text(encoding="utf-8")))
-    policy = build_policy(context.config.policy).fit(labelled, labelled)
+    policy = _fitted_policy(context, PseudoLabelStore(context.input("labels"), context.classes))
     pictures.draw_validation(
         context.folder / "validation.png", context.task, context.index, context.sources, models, policy,
         context.config.canvas,
@@ -296,15 +296,37 @@ def _train(
     }
 
 
+def _fitted_policy(context: StageContext, store: PseudoLabelStore) -> Policy:
+    labelled = json.loads((context.input("first") / STATISTICS).read_text(encoding="utf-8"))
+    return build_policy(context.config.policy).fit(store.statistics, ScoreStatistics.from_json(labelled))
+
+
 def _check_labels(context: StageContext) -> None:
-    """Read every human label once, before the first step.
+    """Read every human label once, before the first step: those to train on, to validate and to test.
 
     Raises:
-        DataError: A label cannot be read, or no labelled image shows some class.
+        DataError: A label cannot be read or does not fit its image, an image is in two parts under two names, or no
+            labelled image shows some class.
     """
     labels = HumanLabels(context.index, context.sources)
-    known = (labels(int(row))[0] for row in context.index.rows("labelled"))
-    statistics = labelling.labelled_statistics(context.task, known)
+    statistics = ScoreStatistics.empty(len(context.classes))
+    seen: dict[str, tuple[str, str]] = {}
+    for role in ("labelled", "validation", "test"):
+        for row in map(int, context.index.rows(role)):
+            entry = context.index.entry(row)[1]
+            try:
+                known, _ = labels(row)
+                context.task.to_targets(known, None, Geometry.fit(image_size(entry.path), context.config.canvas))
+            except DataError as error:
+                remedy = f"(image '{entry.id}' of data.{role}, {entry.path}; take it out of its list, or mend it)"
+                raise DataError(f"{error}\n  {remedy}") from error
+            first, twin = seen.setdefault(labelling.content_digest(entry.path), (role, entry.id))
+            if first != role:
+                raise DataError(
+                    f"'{entry.id}' of data.{role} and '{twin}' of data.{first} are the same picture; take one out"
+                )
+            if role == "labelled":
+                statistics = statistics + context.task.statistics(known)
     absent = labelling.missing_classes(statistics, context.classes)
     if absent and not context.config.data.allow_missing_classes:
         raise DataError(

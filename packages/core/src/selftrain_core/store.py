@@ -72,7 +72,7 @@ def read_shard(path: Path) -> pa.Table:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
-            f"{path} is damaged ({error}); delete it and run the same command: it is made again"
+            f"{path} is damaged ({error}); delete the folder {path.parent} and run the same command: it is made again"
         ) from error
 
 

@@ -206,5 +206,6 @@ class TrainingModule(pl.LightningModule):
             f"up to step {step} (human loss {human:g}, pseudo loss {pseudo:g}, gradient norm "
             f"{float(self.report.gradient_norm):g})\n"
             f"  the batch is in {path}\n"
-            "  what usually helps: a lower optimizer.lr, a lower optimizer.gradient_clip, a lower objective.alpha"
+            "  what usually helps: a lower optimizer.lr or optimizer.gradient_clip (of teacher or student), or a lower "
+            "objective.alpha"
         )
