@@ -37,7 +37,7 @@ fix: $(INSTALLED)
 
 # Writes the golden numbers anew; say why in the changelog.
 golden: $(INSTALLED)
-	SELFTRAIN_WRITE_GOLDEN=1 $(BIN)/python -m pytest tests/segmentation/test_golden.py
+	SELFTRAIN_REGENERATE=1 $(BIN)/python -m pytest tests/segmentation/test_golden.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-run

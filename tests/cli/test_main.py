@@ -72,7 +72,7 @@ def test_options_are_few_and_known() -> None:
         for name, command in COMMANDS.items()
     }
     assert options == {
-        "run": ["--in-process", "--output", "--set", "-o", "config"],
+        "run": ["--in-process", "--output", "--set", "--start-over", "-o", "config"],
         "demo": ["--output", "--seed", "-o"],
         "plugins": ["--json"],
         "config": [],

@@ -34,12 +34,10 @@ class StrictModel(BaseModel):
     @classmethod
     def _refuse_unknown_keys(cls, data: Any) -> Any:
         if isinstance(data, Mapping):
-            for key in data:
-                if key not in cls.model_fields:
-                    raise ValueError(
-                        f"has no key '{key}'{did_you_mean(str(key), cls.model_fields)}; "
-                        f"keys: {', '.join(cls.model_fields) or 'none'}"
-                    )
+            known = cls.model_fields
+            unknown = [f"'{key}'{did_you_mean(str(key), known)}" for key in data if key not in known]
+            if unknown:
+                raise ValueError(f"has no key {', '.join(unknown)}; keys: {', '.join(known) or 'none'}")
         return data
 
 

@@ -223,6 +223,8 @@ class Backbone(nn.Module, ABC):
     def initialise(self, name: str) -> Init:
         """Start from the init called `name`: its weights, and its normalisation, which stays with the model.
 
+        ``random`` loads nothing: it is what a backbone that has just been built already is.
+
         Raises:
             ConfigError: The backbone has no such init.
         """

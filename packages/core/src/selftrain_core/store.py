@@ -131,9 +131,9 @@ class PseudoLabelStore:
             raise StoreError(
                 f"{folder} has schema {self.manifest.get('schema')}, this version of selftrain reads {SCHEMA_VERSION}"
             )
-        if self.manifest["classes"] != list(classes):
+        if self.manifest.get("classes") != list(classes):
             raise StoreError(
-                f"{folder} was made for other classes\n  the store's: {self.manifest['classes']}\n"
+                f"{folder} was made for other classes\n  the store's: {self.manifest.get('classes')}\n"
                 f"  the student's: {list(classes)}"
             )
         self._tables: list[pa.Table] | None = None

@@ -20,8 +20,8 @@ from selftrain_core.files import replacing, write_json
 class WeightAverage:
     """An exponential moving average of a model's parameters and buffers.
 
-    The decay warms up as ``min(decay, (1 + n) / (10 + n))`` after n updates, so that a short training does not end on
-    an average that still remembers its start.
+    The decay of the n-th update, from n = 1, warms up as ``min(decay, (1 + n) / (10 + n))``, so that a short training
+    does not end on an average that still remembers its start.
 
     Args:
         model: The model in training; the average starts as a copy of it.
