@@ -56,7 +56,8 @@ def written(tmp_path: Path, raw: Any) -> Path:
             r"policy: ignore_above \(0\.5\) lies above threshold \(0\.3\)",
         ),
         ({"policy": {"name": "core/fixed", "treshold": 1}}, r"policy: has no key 'treshold' \(did you mean 'thresh"),
-        ({"policy": {"threshold": 0.5}}, r"policy: give the component's name, or a mapping with the key 'name'"),
+        ({"task": {"decoder": "fpn"}}, r"task: give the component's name, or a mapping with the key 'name'"),
+        ({"policy": {"threshold": 1.5}}, r"policy\.threshold: .*or equal to 1 \(given 1\.5\)"),
         ({"policy": "core/fixd"}, r"no policy is called 'core/fixd' \(did you mean 'core/fixed'\?\)"),
         ({"canvas": [100, 320]}, r"canvas: .* multiples of 32; the nearest is \[96, 320\] \(given \[100, 320\]\)"),
         ({"canvas": [0, 320]}, r"canvas\.0: .*greater than 0 \(given 0\)"),
@@ -257,3 +258,9 @@ def test_unusable_class_files_are_explained(tmp_path: Path, text: str | None, me
     config = parse_config(changed(data={**BASE["data"], "classes": "classes.json"}), tmp_path)
     with pytest.raises(ConfigError, match=f"data.classes: .*{message}"):
         config.data.class_names()
+
+
+def test_settings_of_an_unnamed_component_are_the_default_ones(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, BASE), ["policy.threshold=0.75", "backbone.init=random"])
+    assert (config.policy.name, config.policy.model_dump()["threshold"]) == ("core/fixed", 0.75)
+    assert (config.backbone.name, config.backbone.model_dump()["init"]) == ("timm/tf_efficientnet_lite0", "random")

@@ -116,7 +116,9 @@ def test_a_damaged_shard_is_explained(tmp_path: Path, damage: str) -> None:
     path.unlink()
     if damage != "missing":
         path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "other": b"x" * 500}[damage])
-    with pytest.raises(StoreError, match=r"shard-00001\.arrow is damaged .*delete the folder .* and run the same command"):
+    with pytest.raises(
+        StoreError, match=r"shard-00001\.arrow is damaged .*delete the folder .* and run the same command"
+    ):
         store.row("a")
 
 

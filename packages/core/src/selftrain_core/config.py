@@ -168,6 +168,19 @@ class RunConfig(StrictModel):
     )
     device: DeviceConfig = Field(default=DeviceConfig(), json_schema_extra=NOT_IDENTITY)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_default_components(cls, data: Any) -> Any:
+        # Settings of a component that is not named are meant for the one that is there by default.
+        if not isinstance(data, Mapping):
+            return data
+        unnamed = {
+            key: {**field.default, **data[key]}
+            for key, field in cls.model_fields.items()
+            if isinstance(field.default, dict) and isinstance(data.get(key), Mapping) and "name" not in data[key]
+        }
+        return {**data, **unnamed}
+
     @field_validator("canvas")
     @classmethod
     def _multiple_of_32(cls, canvas: tuple[int, int]) -> tuple[int, int]:
