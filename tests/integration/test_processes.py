@@ -22,7 +22,10 @@ MakeConfig = Callable[..., RunConfig]
 def stage_of(run: Path) -> int:
     """Return the process that works on a stage of `run`."""
     for folder in Path("/proc").glob("[0-9]*"):
-        command = (folder / "cmdline").read_bytes().split(b"\0")
+        try:
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it has just ended
+            continue
         if b"selftrain_core.stage" in command and any(part.startswith(str(run).encode()) for part in command):
             return int(folder.name)
     raise AssertionError("no stage is running")
