@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,13 +152,13 @@ class StepDataset(Dataset[list[Batch] | SelftrainError]):
         entry = self.index.entry(row)[1]
         labels, decisions = labeller(row)
         try:
-            return _one_image(
+            return one_image(
                 read_image(entry.path),
                 self.canvas,
                 entry.id,
-                visit,
-                labeller.source,
-                lambda geometry: self.task.to_targets(labels, decisions, geometry),
+                visit=visit,
+                source=labeller.source,
+                targets=lambda geometry: self.task.to_targets(labels, decisions, geometry),
             )
         except SelftrainError as error:
             raise type(error)(f"{error}\n  (image '{entry.id}'; take it out of its list, or mend it)") from error
@@ -198,13 +198,17 @@ class PictureDataset(Dataset[tuple[int, Batch | str]]):
             return place, str(error)
 
 
+def _no_targets(geometry: Geometry) -> Targets:
+    return Targets()
+
+
 def one_picture(path: Path, id_: str, canvas: tuple[int, int]) -> Batch:
     """Return an image on its canvas without targets and without a batch axis.
 
     Raises:
         DataError: The image cannot be read.
     """
-    return _one_image(read_image(path), canvas, id_, 0, HUMAN, lambda _: Targets())
+    return one_image(read_image(path), canvas, id_)
 
 
 def gather_pictures(items: Sequence[tuple[int, Batch | str]]) -> Pictures:
@@ -224,9 +228,25 @@ def raised(item: list[Batch] | SelftrainError) -> list[Batch]:
     return item
 
 
-def _one_image(
-    image_HW3: NDArray[np.uint8], canvas: tuple[int, int], id_: str, visit: int, source: int, targets: Any
+def one_image(
+    image_HW3: NDArray[np.uint8],
+    canvas: tuple[int, int],
+    id_: str,
+    *,
+    visit: int = 0,
+    source: int = HUMAN,
+    targets: Callable[[Geometry], Targets] = _no_targets,
 ) -> Batch:
+    """Return an image on its canvas, without a batch axis.
+
+    Args:
+        image_HW3: uint8 RGB.
+        canvas: (height, width).
+        id_: The image's id.
+        visit: How often it was in a batch before.
+        source: `HUMAN` or `PSEUDO`.
+        targets: Gives the targets, once it is known how the image lies.
+    """
     geometry = Geometry.fit((image_HW3.shape[0], image_HW3.shape[1]), canvas)
     return Batch(
         image_B3HW=torch.from_numpy(image_on_canvas(image_HW3, geometry)).permute(2, 0, 1).contiguous(),

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from selftrain_core.batch import HUMAN, Batch, Targets, collate
-from selftrain_core.geometry import Geometry, image_on_canvas
-from selftrain_core.keys import fold, name_key, uniform
+from selftrain_core.geometry import Geometry
+from selftrain_core.keys import fold, uniform
 from selftrain_core.labels import (
     HISTOGRAM_BINS,
     IGNORE,
@@ -28,6 +28,7 @@ from selftrain_core.labels import (
     MaskLabels,
     ScoreStatistics,
 )
+from selftrain_core.samples import one_image
 
 
 def draws(shape: tuple[int, ...], *key: int) -> Tensor:
@@ -99,17 +100,8 @@ def sample(
     targets: Targets | None = None,
 ) -> Batch:
     """Return an image on its canvas, without a batch axis."""
-    geometry = Geometry.fit((image_HW3.shape[0], image_HW3.shape[1]), canvas)
-    return Batch(
-        image_B3HW=torch.from_numpy(image_on_canvas(image_HW3, geometry)).permute(2, 0, 1).contiguous(),
-        valid_B2=torch.tensor(geometry.valid),
-        id_B=torch.tensor(name_key(id_)),
-        visit_B=torch.tensor(visit),
-        original_B2=torch.tensor(geometry.original),
-        matrix_B23=torch.from_numpy(geometry.matrix_23).float(),
-        source_B=torch.tensor(source),
-        targets=targets if targets is not None else Targets(),
-    )
+    given = targets if targets is not None else Targets()
+    return one_image(image_HW3, canvas, id_, visit=visit, source=source, targets=lambda _: given)
 
 
 def object_batch(num_images: int, canvas: tuple[int, int] = (64, 96), *, with_targets: bool = True) -> Batch:
