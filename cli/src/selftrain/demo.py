@@ -87,7 +87,7 @@ device:
   predict_batch: 32
 """
 
-TEACHER_STEPS, STUDENT_STEPS = 250, 200
+TEACHER_STEPS, STUDENT_STEPS = 250, 160
 
 
 @click.command()
