@@ -25,7 +25,7 @@ def palette(num_classes: int) -> NDArray[np.uint8]:
 
 
 def overlay(image_HW3: NDArray[np.uint8], classes_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the image with its classes laid over it in colour, and grey diagonal lines where they are ignored.
+    """Return the image in grey under the colours of its classes, in its own colours and hatched where they are ignored.
 
     Args:
         image_HW3: uint8 RGB.
@@ -35,7 +35,9 @@ def overlay(image_HW3: NDArray[np.uint8], classes_HW: NDArray[np.uint8]) -> NDAr
     resized = Image.fromarray(classes_HW).resize((width, height), Image.Resampling.NEAREST)
     classes = np.asarray(resized)
     colours = palette(IGNORE)[np.minimum(classes, IGNORE - 1)].astype(np.float32)
-    drawn = image_HW3 * (1 - OPACITY) + colours * OPACITY
+    # Over grey, so that a class has one colour whatever the colour of the thing.
+    grey = np.asarray(Image.fromarray(image_HW3).convert("L"))[..., None]
+    drawn = grey * (1 - OPACITY) + colours * OPACITY
     rows, columns = np.indices(classes.shape)
     line = (rows + columns) % HATCH_PERIOD < HATCH_PERIOD // 3
     ignored = classes == IGNORE
