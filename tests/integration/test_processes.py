@@ -77,3 +77,22 @@ def test_a_stage_ends_when_the_process_that_started_it_is_gone(tmp_path: Path) -
     process.stdin.close()
     assert process.wait(timeout=20) == 1
     process.stdout.close()
+
+
+def test_a_loader_worker_does_not_hold_the_folder(make_config: MakeConfig, tmp_path: Path) -> None:
+    """Killed with its run, a stage leaves workers behind for seconds; the next run must not wait for them."""
+    run, held = tmp_path / "run", []
+
+    def look(event: Event) -> None:
+        if event.kind == "progress" and event.stage == "round-0/teacher" and not held:
+            stage = stage_of(run)
+            workers = Path(f"/proc/{stage}/task/{stage}/children").read_text().split()
+            lock = str((run / ".lock").resolve())
+            for process in [str(stage), *workers]:
+                links = [str(link.readlink()) for link in Path(f"/proc/{process}/fd").iterdir() if link.is_symlink()]
+                held.append(lock in links)
+
+    self_train(make_config(device={"workers": 1}, teacher={"steps": 40}, baseline=False), run, look)
+    assert held[0], "the stage holds the lock"
+    assert len(held) > 1
+    assert not any(held[1:])

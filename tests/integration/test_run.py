@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from selftrain_core import labelling
+from selftrain_core import labelling, run_folder
 from selftrain_core.config import RunConfig
 from selftrain_core.errors import DataError, RunError, StageFailedError
 from selftrain_core.index import Index
@@ -222,7 +222,10 @@ def test_two_rounds_take_the_student_as_the_next_teacher(make_config: MakeConfig
     assert seen["baseline", 0] == 2 * 3 + 2 * 6 * 4 + 2  # 54 images in steps of 4
 
 
-def test_a_second_run_on_the_same_folder_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_second_run_on_the_same_folder_is_refused(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "LOCK_PATIENCE_SECONDS", 0.2)
     with RunFolder(tmp_path / "run"):
         with pytest.raises(RunError, match=r"in use by process \d+; wait for it to end, or give another folder"):
             self_train(make_config(), tmp_path / "run", in_process=True)

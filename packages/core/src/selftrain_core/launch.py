@@ -21,6 +21,10 @@ process is gone, however it went, the pipe ends and the stage ends with it."""
 FAILURE = "failure.json"
 """Where a rank that has no pipe leaves the error that ended it."""
 
+LOCK_FD = "SELFTRAIN_LOCK_FD"
+"""Names the run folder's lock in a stage's environment, so that the stage can keep it from the loader's workers, which
+only read and may outlive it by seconds."""
+
 LOG_LINES_SHOWN = 15
 
 
@@ -61,7 +65,7 @@ def _tell_plugins(run: Path, stage: str, report: dict[str, Any], observer: Obser
 
 def _in_own_process(run: RunFolder, folder: Path, stage: Stage, observer: Observer) -> None:
     reading, writing = os.pipe()
-    environment = {**os.environ, EVENTS_FD: str(writing), LEASH: "1"}
+    environment = {**os.environ, EVENTS_FD: str(writing), LEASH: "1", LOCK_FD: str(run.lock)}
     log = folder / "log.txt"
     failure = folder / FAILURE
     failure.unlink(missing_ok=True)

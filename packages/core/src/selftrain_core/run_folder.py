@@ -19,7 +19,7 @@ from selftrain_core.files import write_json
 
 FINISHED = "finished"
 UNFINISHED = "unfinished"
-LOCK_PATIENCE_SECONDS = 5.0
+LOCK_PATIENCE_SECONDS = 10.0
 """How long a second run waits for the folder: a killed run's stage needs a moment to notice."""
 
 

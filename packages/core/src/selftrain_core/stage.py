@@ -10,12 +10,13 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from selftrain_core.environment import environment
 from selftrain_core.errors import SelftrainError
 from selftrain_core.files import write_text
-from selftrain_core.launch import FAILURE, LEASH
+from selftrain_core.launch import FAILURE, LEASH, LOCK_FD
 from selftrain_core.progress import Event, Observer, Reporter
 
 
@@ -41,6 +42,8 @@ def main() -> int:
     folder = Path(sys.argv[1])
     if os.environ.get(LEASH):
         threading.Thread(target=_end_with_parent, daemon=True).start()
+    if LOCK_FD in os.environ and os.environ.get("LOCAL_RANK", "0") == "0":
+        os.register_at_fork(after_in_child=partial(os.close, int(os.environ[LOCK_FD])))
     try:
         work(folder)
     except SelftrainError as error:
