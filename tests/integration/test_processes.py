@@ -81,7 +81,8 @@ def test_a_stage_ends_when_the_process_that_started_it_is_gone(tmp_path: Path) -
 
 def test_a_loader_worker_does_not_hold_the_folder(make_config: MakeConfig, tmp_path: Path) -> None:
     """Killed with its run, a stage leaves workers behind for seconds; the next run must not wait for them."""
-    run, held = tmp_path / "run", []
+    run = tmp_path / "run"
+    held: list[bool] = []
 
     def look(event: Event) -> None:
         if event.kind == "progress" and event.stage == "round-0/teacher" and not held:
