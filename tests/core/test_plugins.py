@@ -146,9 +146,9 @@ def test_an_unknown_name_lists_what_there_is(add: Add) -> None:
 
 
 def test_an_unknown_name_of_a_known_package_says_how_to_install_it() -> None:
-    match = r"no task is called 'detection/retinanet'\n  available: none\n.*pip install selftrain-detection"
+    match = r"no task is called 'segmentation/other'\n  available: none\n.*pip install selftrain-segmentation"
     with pytest.raises(UnknownComponentError, match=match):
-        registry_of().find("tasks", "detection/retinanet")
+        registry_of().find("tasks", "segmentation/other")
 
 
 def test_a_component_whose_class_is_missing_says_which_package(add: Add) -> None:

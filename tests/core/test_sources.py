@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from selftrain_core.data_source import Entry
 from selftrain_core.errors import DataError
@@ -75,3 +76,14 @@ def test_a_folder_without_labels_says_so(tmp_path: Path) -> None:
     message = "'a' comes from a 'core/images' source, which has no labels; use it for data.unlabelled only"
     with pytest.raises(DataError, match=message):
         source.read_labels(Entry("a", tmp_path / "a.png"))
+
+
+def test_a_list_with_endings_or_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "images" / "one.png")
+    names = tmp_path / "names.txt"
+    names.write_bytes(b"\xef\xbb\xbfone\r\n")
+    assert [id_ for id_, _ in find_images(tmp_path / "images", names)] == ["one"]
+    names.write_text("one.png\n")
+    with pytest.raises(DataError, match=r"names 'one\.png', but .* no such image; names are written without"):
+        list(find_images(tmp_path / "images", names))

@@ -22,12 +22,12 @@ def test_a_run_on_two_ranks(
     config = configure(
         shared_squares,
         teacher={"steps": 4, "human": 4},
-        student={"steps": 4, "human": 2, "pseudo": 2},
+        student={"steps": 4, "human": 4, "pseudo": 3},
         device={"devices": 2, "micro_batches": 2},
     )
     summary = self_train(config, tmp_path / "run")
-    # Both ranks of the student train on halves of unequal make-up: four parts of one image each.
-    assert [model["images_seen"] for model in summary["models"] if model["checkpoint"] == "last"] == [16, 16, 32]
+    # The student's steps are four parts, of which the last holds no pseudo image.
+    assert [model["images_seen"] for model in summary["models"] if model["checkpoint"] == "last"] == [16, 28, 49]
     for name in ("round-0/teacher", "round-1/student", "round-0/baseline"):
         lines = (tmp_path / "run" / name / "metrics.jsonl").read_text().splitlines()
         validations = [json.loads(line)["step"] for line in lines if "validation" in json.loads(line)]

@@ -242,3 +242,23 @@ def test_a_loss_that_stays_infinite_stops_the_run_with_the_batch(make_config: Ma
     with pytest.raises(StageFailedError, match=r"not finite for 3 steps in a row.*\n.*the batch is in .*\.pt\n.*lower"):
         self_train(make_config(teacher=teacher), tmp_path / "run", in_process=True)
     assert list((tmp_path / "run/round-0/teacher").glob("nonfinite-step-*.pt"))
+
+
+def test_a_stage_that_saved_nothing_yields_to_a_changed_setting(make_config: MakeConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(InterruptedHereError):
+        self_train(make_config(), run, Recording(("started", "round-0/teacher", 0)), in_process=True)
+    again = Recording(("started", "round-0/teacher/evaluation", 0))
+    with pytest.raises(InterruptedHereError):
+        self_train(make_config(teacher={"steps": 2}), run, again, in_process=True)
+    assert json.loads((run / "round-0/teacher/stage.json").read_text())["settings"]["steps"] == 2
+
+
+def test_a_broken_test_image_is_found_before_the_first_step(
+    configure: MakeConfig, squares: Path, tmp_path: Path
+) -> None:
+    path = squares / "images" / "test-1.png"
+    path.write_bytes(path.read_bytes()[:70])
+    with pytest.raises(DataError, match=r"test-1\.png cannot be read.*\n.*'test-1' of data\.test, .*mend it"):
+        self_train(configure(squares), tmp_path / "run", in_process=True)
+    assert not (tmp_path / "run/round-0/teacher/metrics.jsonl").exists()

@@ -13,10 +13,6 @@ from selftrain_core.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
-_ORIENTATION = 0x0112
-_LYING = (5, 6, 7, 8)
-"""The EXIF tag, and its values under which height and width change places."""
-
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Return the picture as uint8 RGB [H, W, 3], turned upright by its EXIF tag; 16-bit grey keeps its upper 8 bits.
@@ -50,20 +46,6 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
     if image.mode in ("I", "F"):
         raise DataError(f"{path} has pixels of mode '{image.mode}', whose range is not known; save it with 8 bits")
     return image
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of the picture after its EXIF rotation, from the file's header alone.
-
-    Raises:
-        DataError: The file is missing or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) in _LYING
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def read_index_mask(path: Path) -> NDArray[np.uint8]:

@@ -61,7 +61,7 @@ def write_index(path: Path, data: DataConfig, sources: Mapping[str, DataSource])
         for id_, (source, entry) in sorted(members.items()):
             # Two files of one name first: to call that one image in two parts would mislead.
             if file_of.setdefault(id_, entry.path) != entry.path:
-                raise DataError(f"two images are called '{id_}': {file_of[id_]} and {entry.path}; rename one")
+                raise DataError(_one_name(id_, file_of[id_], entry.path))
             if id_ in role_of:
                 raise DataError(_overlap(id_, role_of[id_], role, members, role_of))
             real = os.path.realpath(entry.path)
@@ -84,10 +84,14 @@ def _members(expression: str, entries: Mapping[str, Mapping[str, Entry]]) -> dic
             if sign < 0:
                 members.pop(id_, None)
             elif id_ in members and members[id_][1].path != entry.path:
-                raise DataError(f"two images are called '{id_}': {members[id_][1].path} and {entry.path}; rename one")
+                raise DataError(_one_name(id_, members[id_][1].path, entry.path))
             else:
                 members.setdefault(id_, (name, entry))
     return members
+
+
+def _one_name(id_: str, first: Path, second: Path) -> str:
+    return f"two images are called '{id_}': {first} and {second}; rename one, or take one out if they show the same"
 
 
 def _overlap(id_: str, first: str, second: str, members: Iterable[str], role_of: Mapping[str, str]) -> str:

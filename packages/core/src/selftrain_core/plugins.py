@@ -7,7 +7,7 @@ silence. Here a broken plugin is set aside with its reason, and the other two ar
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -85,7 +85,7 @@ class Registry:
             family = known[f"{provider}/*"]
             return Found(family.spec, family.plugin, member)
         lines = [
-            f"no {SINGULAR[kind]} is called '{name}'{did_you_mean(name, known)}",
+            f"no {SINGULAR[kind]} is called '{name}'{did_you_mean(name, known) or _with_provider(name, known)}",
             f"  available: {', '.join(sorted(known)) or 'none'}",
         ]
         lines += [
@@ -104,10 +104,14 @@ class Registry:
 
 _PROVIDERS = {
     "segmentation": "selftrain-segmentation",
-    "detection": "selftrain-detection",
     "augment": "selftrain-augment",
     "accel": "selftrain-accel",
 }
+
+
+def _with_provider(member: str, known: Iterable[str]) -> str:
+    meant = [f"'{name}'" for name in known if name.partition("/")[2] == member]
+    return f" (did you mean {' or '.join(meant)}?)" if meant else ""
 
 
 def resolve(reference: str) -> Any:

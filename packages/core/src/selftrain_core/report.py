@@ -83,6 +83,8 @@ def notes(summary: dict[str, Any]) -> list[str]:
         f"Labelling: {labelling['images']:,} forward passes in {labelling['seconds']:.0f} s, beside the images above. "
         f"States: {', '.join(f'{count:,} {state}' for state, count in labelling['states'].items())}."
     )
+    if set(labelling["states"]) - {"labelled", "empty"}:
+        result.append("Images that were not used, with the reason for each: round-1/pseudo-labels/manifest.json.")
     return result
 
 

@@ -70,7 +70,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise RunError(f"the run folder {self.path} cannot be written to: {error.strerror}") from error
+            reason = "it is a file" if self.path.is_file() else error.strerror
+            raise RunError(f"the run folder {self.path} cannot be written to: {reason}") from error
         if not _locked(self._lock):
             owner = os.pread(self._lock, 32, 0).decode().strip()
             os.close(self._lock)
@@ -105,7 +106,7 @@ class RunFolder:
         record = self.record(stage.name)
         if record is None:
             return False
-        if record["digest"] != stage.digest and self.start_over:
+        if record["digest"] != stage.digest and (self.start_over or self._is_empty(stage.name, record)):
             _remove(self.path / stage.name)
             return False
         if record["digest"] != stage.digest:
@@ -116,6 +117,12 @@ class RunFolder:
                 f"  to make it again: the same command with --start-over, which removes it"
             )
         return bool(record["state"] == FINISHED)
+
+    def _is_empty(self, name: str, record: dict[str, Any]) -> bool:
+        """Return whether nothing of a stage has been saved yet, so that nothing is lost by beginning it anew."""
+        folder = self.path / name
+        saved = [*folder.glob("last.ckpt"), *folder.glob("shard-*")]
+        return record["state"] != FINISHED and not saved
 
     def record(self, name: str) -> dict[str, Any] | None:
         """Return the ``stage.json`` of a stage, None where there is none.

@@ -65,7 +65,9 @@ def find_images(folder: Path, list_path: Path | None) -> Iterator[tuple[str, Pat
         raise DataError(f"the folder {folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     for id_ in found if list_path is None else read_list(list_path):
         if id_ not in found:
-            raise DataError(f"{list_path} names '{id_}', but {folder} holds no such image")
+            is_suffixed = id_.rpartition(".")[0] in found
+            hint = "; names are written without the ending" if is_suffixed else ""
+            raise DataError(f"{list_path} names '{id_}', but {folder} holds no such image{hint}")
         yield id_, found[id_]
 
 
@@ -76,7 +78,7 @@ def read_list(path: Path) -> list[str]:
         DataError: The file is missing or empty, or names an id twice.
     """
     try:
-        ids = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        ids = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the list {path} cannot be read: {error}") from error
     seen: set[str] = set()

@@ -24,7 +24,7 @@ from selftrain_core.evaluation import evaluate_model
 from selftrain_core.files import write_json
 from selftrain_core.fitting import fit, silence_lightning
 from selftrain_core.geometry import Geometry
-from selftrain_core.images import image_size
+from selftrain_core.images import read_image
 from selftrain_core.index import Index, build_sources
 from selftrain_core.interfaces import Accelerator, Policy, Task
 from selftrain_core.keys import fold, name_key, seed_of
@@ -302,11 +302,11 @@ def _fitted_policy(context: StageContext, store: PseudoLabelStore) -> Policy:
 
 
 def _check_labels(context: StageContext) -> None:
-    """Read every human label once, before the first step: those to train on, to validate and to test.
+    """Read every image with human labels once, before the first step: to train on, to validate and to test.
 
     Raises:
-        DataError: A label cannot be read or does not fit its image, an image is in two parts under two names, or no
-            labelled image shows some class.
+        DataError: An image or a label cannot be read, a label does not fit its image, an image is in two parts under
+            two names, or no labelled image shows some class.
     """
     labels = HumanLabels(context.index, context.sources)
     statistics = ScoreStatistics.empty(len(context.classes))
@@ -316,9 +316,11 @@ def _check_labels(context: StageContext) -> None:
             entry = context.index.entry(row)[1]
             try:
                 known, _ = labels(row)
-                context.task.to_targets(known, None, Geometry.fit(image_size(entry.path), context.config.canvas))
+                height, width = read_image(entry.path).shape[:2]
+                context.task.to_targets(known, None, Geometry.fit((height, width), context.config.canvas))
             except DataError as error:
-                remedy = f"(image '{entry.id}' of data.{role}, {entry.path}; take it out of its list, or mend it)"
+                files = " and ".join(str(path) for path in (entry.path, entry.label_path) if path)
+                remedy = f"('{entry.id}' of data.{role}, {files}; take it out of its list, or mend it)"
                 raise DataError(f"{error}\n  {remedy}") from error
             first, twin = seen.setdefault(labelling.content_digest(entry.path), (role, entry.id))
             if first != role:
