@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
-from selftrain_core import labelling, run_folder
-from selftrain_core.config import RunConfig
+from selftrain_core import hookimpl, labelling, launch, run_folder
+from selftrain_core.config import RunConfig, dump_config, parse_config
 from selftrain_core.errors import DataError, RunError, StageFailedError
 from selftrain_core.index import Index
+from selftrain_core.plugins import load_registry
 from selftrain_core.progress import Event
 from selftrain_core.rounds import self_train
 from selftrain_core.run_folder import RunFolder
@@ -262,3 +264,51 @@ def test_a_broken_test_image_is_found_before_the_first_step(
     with pytest.raises(DataError, match=r"test-1\.png cannot be read.*\n.*'test-1' of data\.test, .*mend it"):
         self_train(configure(squares), tmp_path / "run", in_process=True)
     assert not (tmp_path / "run/round-0/teacher/metrics.jsonl").exists()
+
+
+def test_a_stage_folder_without_its_record_lends_nothing(
+    make_config: MakeConfig, finished: Path, undisturbed: Path
+) -> None:
+    """Half removed, a folder keeps shards and checkpoints that belong to other settings."""
+    (finished / "round-1/student/stage.json").unlink()
+    shutil.rmtree(finished / "round-1/student/evaluation")
+    shutil.rmtree(finished / "pictures")
+    self_train(make_config(objective={"alpha": 0.1}), finished, in_process=True)
+    assert weights(finished)["round-0/teacher"] == weights(undisturbed)["round-0/teacher"]
+    assert weights(finished)["round-1/student"] != weights(undisturbed)["round-1/student"]
+
+
+def test_a_copy_of_a_test_image_among_the_labelled_is_refused(
+    configure: MakeConfig, squares: Path, tmp_path: Path
+) -> None:
+    for folder in ("images", "masks"):
+        shutil.copy(squares / folder / "test-2.png", squares / folder / "labelled-4.png")
+    with pytest.raises(DataError, match=r"'test-2' of data\.test and 'labelled-4' of data\.labelled are the same"):
+        self_train(configure(squares), tmp_path / "run", in_process=True)
+
+
+def test_one_file_under_two_names_is_refused(configure: MakeConfig, squares: Path, tmp_path: Path) -> None:
+    raw = yaml.safe_load(dump_config(configure(squares)))
+    raw["data"]["sources"]["again"] = {"name": "core/images", "images": str(squares)}
+    raw["data"]["unlabelled"] = "again"
+    with pytest.raises(DataError, match=r"is two images, 'labelled-0' and 'images/labelled-0' of data\.unlabelled"):
+        self_train(parse_config(raw, squares), tmp_path / "run", in_process=True)
+
+
+def test_a_plugin_that_fails_to_observe_does_not_end_the_run(
+    make_config: MakeConfig, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        @hookimpl
+        def selftrain_stage_finished(self, stage: str) -> None:
+            raise ZeroDivisionError(stage)
+
+    loaded = load_registry()
+    loaded.manager.register(Broken(), name="broken")
+    monkeypatch.setattr(launch, "registry", lambda: loaded)
+    shutil.rmtree(finished / "pictures")
+    seen = Recording()
+    self_train(make_config(), finished, seen, in_process=True)
+    assert seen.stages("finished") == ["pictures"]
+    notes = [event.text for event in seen.events if event.kind == "note"]
+    assert notes == ["plugin 'broken' failed to observe: ZeroDivisionError: pictures"]
