@@ -158,3 +158,15 @@ def test_the_readme_runs() -> None:
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.startswith("device: ")
+
+
+def test_what_cuda_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: not including_emulation)
+    cuda = CudaAccelerator()
+    assert cuda.has_bf16 and cuda.has_sync_batch_norm
+    assert (cuda.prefers_channels_last("bf16"), cuda.prefers_channels_last("float32")) == (True, False)
+
+
+def test_what_mps_lacks() -> None:
+    mps = MpsAccelerator()
+    assert not (mps.has_bf16 or mps.has_sync_batch_norm or mps.prefers_channels_last("float32"))

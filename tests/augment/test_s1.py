@@ -37,17 +37,18 @@ def painted(canvas: tuple[int, int], valid: tuple[int, int], box: tuple[int, int
     targets = Targets(
         mask_BHW=mask[None],
         weight_BHW=0.5 + mask[None] / 4,
+        runners_up_BKHW=mask[None, None] + 1,
+        runner_up_weight_BKHW=mask[None, None] / 16,
         boxes_BN4=torch.tensor([[list(box), [0, 0, 0, 0], [0, 0, valid[1], valid[0]]]], dtype=torch.float32),
         label_BN=torch.tensor([[3, -1, -2]]),
         weight_BN=torch.tensor([[0.75, 0.0, 1.0]]),
     )
-    original_B2 = torch.tensor([[2 * valid[0], 4 * valid[1]]])
     return Batch(
         image_B3HW=image[None],
         valid_B2=torch.tensor([valid]),
         id_B=torch.tensor([1]),
         visit_B=torch.tensor([0]),
-        original_B2=original_B2,
+        original_B2=torch.tensor([[2 * valid[0], 4 * valid[1]]]),
         matrix_B23=torch.tensor([[[0.25, 0.0, 0.0], [0.0, 0.5, 0.0]]]),
         source_B=torch.tensor([0]),
         targets=targets,
@@ -101,14 +102,12 @@ def assert_same(first: Batch, second: Batch) -> None:
 
 
 def mask_of(batch: Batch) -> Tensor:
-    assert batch.targets.mask_BHW is not None
-    return batch.targets.mask_BHW[0]
+    return tensors(batch)["mask_BHW"][0]
 
 
 def boxes_of(batch: Batch) -> tuple[Tensor, list[int]]:
-    assert batch.targets.boxes_BN4 is not None
-    assert batch.targets.label_BN is not None
-    return batch.targets.boxes_BN4[0], batch.targets.label_BN[0].tolist()
+    found = tensors(batch)
+    return found["boxes_BN4"][0], found["label_BN"][0].tolist()
 
 
 def analytic_axis(
@@ -196,6 +195,8 @@ def test_outside_the_picture_there_is_fill_class_255_and_weight_0(batch: Batch, 
     assert (changed.targets.weight_BHW[0][outside] == 0).all()
     assert (mask_of(changed)[~outside] <= 3).all()
     assert (changed.targets.weight_BHW[0][~outside] > 0).all()
+    assert (tensors(changed)["runner_up_weight_BKHW"][0, 0][outside] == 0).all()
+    assert torch.equal(tensors(changed)["runners_up_BKHW"][0, 0], mask_of(changed) + (~outside).to(torch.uint8))
 
 
 @settings(deadline=None)

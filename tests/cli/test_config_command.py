@@ -55,6 +55,65 @@ def test_show_explains_a_typo(path: Path) -> None:
     assert "has no key 'stepps' (did you mean 'steps'?)" in result.stderr
 
 
+def changed(path: Path, *overrides: str) -> str:
+    """Return the path of a copy of a configuration with other settings."""
+    shown = CliRunner().invoke(main, ["config", "show", str(path), *(part for o in overrides for part in ("--set", o))])
+    copy = path.with_name("changed.yaml")
+    copy.write_text(shown.stdout)
+    return str(copy)
+
+
+def compared(first: Path | str, second: Path | str) -> dict[str, Any]:
+    result = CliRunner().invoke(main, ["config", "diff", str(first), str(second), "--json"])
+    assert result.exit_code == 0, result.output
+    answer: dict[str, Any] = json.loads(result.stdout)
+    return answer
+
+
+def test_diff_of_the_same(path: Path) -> None:
+    result = CliRunner().invoke(main, ["config", "diff", str(path), changed(path)])
+    assert (result.exit_code, result.stdout) == (0, "no setting differs\n")
+
+
+def test_diff_tells_what_changes_a_result(path: Path) -> None:
+    found = compared(path, changed(path, "student.steps=7", "device.workers=3", "data.sources.all.images=elsewhere"))
+    effects = {each["key"]: (each["first"], each["second"], each["changes"]) for each in found["settings"]}
+    assert effects.pop("data.sources.all.images")[2] == "data"
+    assert effects == {"student.steps": (1000, 7, "result"), "device.workers": (1, 3, "place")}
+    assert found["made_again"] == [
+        "round-1/student",
+        "round-1/student/evaluation",
+        "round-0/baseline",
+        "round-0/baseline/evaluation",
+        "pictures",
+    ]
+    assert found["made_again_if_data_differs"] == [
+        "round-0/teacher",
+        "round-0/teacher/evaluation",
+        "round-1/pseudo-labels",
+    ]
+
+
+def test_diff_names_stages_that_come_and_go(path: Path) -> None:
+    found = compared(path, changed(path, "rounds=2", "baseline=false"))
+    assert found["made_again"] == ["pictures"]
+    assert found["added"] == ["round-2/pseudo-labels", "round-2/student", "round-2/student/evaluation"]
+    assert found["dropped"] == ["round-0/baseline", "round-0/baseline/evaluation"]
+
+
+def test_diff_takes_the_folder_of_a_run(path: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    failed = CliRunner().invoke(main, ["config", "diff", str(path), str(run)])
+    assert failed.exit_code == 2
+    assert f"{run} is a folder without a config.yaml; give a YAML file, or the folder of a run" in failed.stderr
+    Path(changed(path, "policy.share=0.9")).rename(run / "config.yaml")
+    result = CliRunner().invoke(main, ["config", "diff", str(path), str(run)])
+    assert result.exit_code == 0
+    assert "policy.share  0.8" in result.stdout
+    assert "  makes again: round-1/student, round-1/student/evaluation, pictures\n" in result.stdout
+
+
 @pytest.fixture(scope="module")
 def printed() -> dict[str, Any]:
     result = CliRunner().invoke(main, ["config", "schema"])

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from types import ModuleType
@@ -43,7 +47,10 @@ def test_the_check_for_heavy_imports_can_fail() -> None:
     assert heavy_imports(["--help"], before="import pydantic") == ["pydantic"]
 
 
-@pytest.mark.parametrize("arguments", [["plugins"], ["config", "schema"], ["run", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["plugins"], ["config", "schema"], *([name, "--help"] for name in ("run", "demo", "predict", "labels", "init"))],
+)
 def test_no_command_imports_torch_to_start(arguments: list[str]) -> None:
     assert "torch" not in heavy_imports(arguments)
 
@@ -65,6 +72,9 @@ def test_every_command_loads_and_explains_itself(name: str) -> None:
     assert shown.output.startswith(f"Usage: main {name}")
 
 
+RUN_OPTIONS = ["--dry-run", "--in-process", "--json", "--output", "--set", "--start-over", "-o", "config"]
+
+
 def test_options_are_few_and_known() -> None:
     """The command line is frozen here: an option is added on purpose, with its row in the README."""
     options = {
@@ -72,9 +82,33 @@ def test_options_are_few_and_known() -> None:
         for name, command in COMMANDS.items()
     }
     assert options == {
-        "run": ["--in-process", "--output", "--set", "--start-over", "-o", "config"],
+        "run": RUN_OPTIONS,
+        "teach": RUN_OPTIONS,
+        "label": sorted([*RUN_OPTIONS, "--round"]),
+        "learn": sorted([*RUN_OPTIONS, "--round"]),
+        "evaluate": RUN_OPTIONS,
+        "split": sorted(
+            ["--count", "--force", "--fraction", "--output", "--seed", "--set", "--source", "--test", "--validation"]
+            + ["-o", "config"]
+        ),
+        "predict": [
+            "--batch",
+            "--device",
+            "--flip",
+            "--json",
+            "--model",
+            "--no-overlays",
+            "--output",
+            "--overwrite",
+            "--scales",
+            "--weights",
+            "-o",
+            "paths",
+        ],
+        "labels": [],
+        "init": ["--force", "--images", "--json", "--masks", "--minutes", "--output", "-o", "folder"],
         "demo": ["--output", "--seed", "-o"],
-        "plugins": ["--json"],
+        "plugins": ["--json", "name"],
         "config": [],
     }
 
@@ -86,8 +120,9 @@ def test_version() -> None:
 def test_unknown_command_says_what_exists() -> None:
     result = CliRunner().invoke(main, ["plugin"])
     assert result.exit_code == 2
-    assert "no command is called 'plugin' (did you mean 'plugins'?); commands: run, demo, plugins, config" in (
-        result.output
+    assert (
+        "no command is called 'plugin' (did you mean 'plugins'?); commands: run, teach, label, learn, evaluate, "
+        in (result.output)
     )
 
 
@@ -155,6 +190,24 @@ def test_interrupt_is_130() -> None:
     assert "interrupted" in result.stderr
 
 
+def test_sigterm_is_143() -> None:
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    before = signal.getsignal(signal.SIGTERM)
+    result = CliRunner().invoke(group_with(work), ["work"])
+    assert result.exit_code == 143
+    assert result.stderr == "\nterminated; the same command goes on where it stopped\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_every_exit_code_is_in_the_help() -> None:
+    shown = CliRunner().invoke(main, ["--help"]).output
+    for code in (0, 1, *EXIT_CODES.values(), 130, 143):
+        assert re.search(rf"^ +{code} +\w", shown, re.MULTILINE), code
+
+
 def test_a_missing_configuration_in_a_real_process() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from selftrain.main import main; main()", "run", "nowhere.yaml", "-o", "out"],
@@ -195,7 +248,7 @@ def greeting(group: click.Group) -> None:
 
 def test_plugins_add_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     group = plugin(monkeypatch, polite=greeting)
-    assert "greet    Greet somebody." in CliRunner().invoke(group, ["--help"]).output
+    assert re.search(r"^  greet +Greet somebody\.$", CliRunner().invoke(group, ["--help"]).output, re.MULTILINE)
     assert CliRunner().invoke(group, ["greet"]).output == "hello\n"
 
 

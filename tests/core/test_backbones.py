@@ -7,8 +7,9 @@ import pytest
 import timm
 import torch
 
+from selftrain_core.backbones.pretrained import PACKAGED
 from selftrain_core.backbones.pyramids import FeaturePyramid
-from selftrain_core.backbones.timm_backbone import PACKAGED, TimmBackbone
+from selftrain_core.backbones.timm_backbone import TimmBackbone
 from selftrain_core.components import build_backbone
 from selftrain_core.config_model import BackboneChoice
 from selftrain_core.errors import ConfigError, UnknownComponentError
@@ -83,7 +84,9 @@ def test_a_stride_that_is_not_offered_is_explained() -> None:
 
 @pytest.mark.parametrize("member", ["vit_tiny_patch16_224", "mixer_s16_224", "swin_tiny_patch4_window7_224"])
 def test_a_model_without_such_maps_is_explained(member: str) -> None:
-    with pytest.raises(ConfigError, match=f"timm/{member} (gives no feature maps|offers no feature map of stride 2)"):
+    with pytest.raises(
+        ConfigError, match=f"timm/{member} (is made for images of 224×224|offers no feature map of stride 2)"
+    ):
         build(f"timm/{member}", (2, 4))
 
 
@@ -104,7 +107,7 @@ def test_weights_that_cannot_be_fetched_are_explained(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(timm, "create_model", offline)
     message = (
-        r"the ImageNet weights of timm/resnet18 are not on this machine and could not be fetched "
+        r"the weights of timm/resnet18 for the init 'imagenet' are not on this machine and could not be fetched "
         r"\(OSError: there is no network here\)\n"
         r"  without a network: timm/tf_efficientnet_lite0, .*have theirs in packages, or use init: random"
     )

@@ -57,7 +57,7 @@ def written(tmp_path: Path, raw: Any) -> Path:
         ),
         ({"policy": {"name": "core/fixed", "treshold": 1}}, r"policy: has no key 'treshold' \(did you mean 'thresh"),
         ({"task": {"decoder": "fpn"}}, r"task: give the component's name, or a mapping with the key 'name'"),
-        ({"policy": {"threshold": 1.5}}, r"policy\.threshold: .*or equal to 1 \(given 1\.5\)"),
+        ({"policy": {"share": 1.5}}, r"policy\.share: .*or equal to 1 \(given 1\.5\)"),
         ({"policy": "core/fixd"}, r"no policy is called 'core/fixd' \(did you mean 'core/fixed'\?\)"),
         ({"canvas": [100, 320]}, r"canvas: .* multiples of 32; the nearest is \[96, 320\] \(given \[100, 320\]\)"),
         ({"canvas": [0, 320]}, r"canvas\.0: .*greater than 0 \(given 0\)"),
@@ -78,7 +78,7 @@ def test_every_wrong_value_is_named() -> None:
 
 
 def test_a_missing_section_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"  data: Field required\n  task: Field required"):
+    with pytest.raises(ConfigError, match=r"  data: is missing, and has no default\n  task: is missing, and"):
         parse_config({"augmentation": "core/none"}, BASE_DIR)
 
 
@@ -139,7 +139,7 @@ def test_absolute_and_home_paths_stay(monkeypatch: pytest.MonkeyPatch) -> None:
         ("objective.alpha=0.25", lambda c: c.objective.alpha == 0.25),
         ("canvas=[64, 96]", lambda c: c.canvas == (64, 96)),
         ("policy.threshold=0.9", lambda c: c.policy.options.threshold == 0.9),
-        ("task.dropout=0.5", lambda c: c.task.options.dropout == 0.5),
+        ("task.decoder.dropout=0.5", lambda c: c.task.options.decoder.dropout == 0.5),
         ("teacher.ema_decay=null", lambda c: c.teacher.ema_decay is None),
         ("backbone=timm/resnet18", lambda c: c.backbone.member == "resnet18"),
         ("student.optimizer.name=sgd", lambda c: c.student.optimizer.name == "sgd"),
@@ -261,6 +261,6 @@ def test_unusable_class_files_are_explained(tmp_path: Path, text: str | None, me
 
 
 def test_settings_of_an_unnamed_component_are_the_default_ones(tmp_path: Path) -> None:
-    config = load_config(written(tmp_path, BASE), ["policy.threshold=0.75", "backbone.init=random"])
-    assert (config.policy.name, config.policy.model_dump()["threshold"]) == ("core/fixed", 0.75)
+    config = load_config(written(tmp_path, BASE), ["policy.share=0.75", "backbone.init=random"])
+    assert (config.policy.name, config.policy.model_dump()["share"]) == ("core/adaptive", 0.75)
     assert (config.backbone.name, config.backbone.model_dump()["init"]) == ("timm/tf_efficientnet_lite0", "random")

@@ -42,6 +42,7 @@ class TestPixelTask(TaskContract):
 
 class TestTinyBackbone(BackboneContract):
     offline_inits = ("random", "ones")
+    output_strides = (8, 32)
 
     def load(self) -> Any:
         return TinyBackbone
@@ -49,8 +50,8 @@ class TestTinyBackbone(BackboneContract):
     def settings_model(self) -> type[BaseModel]:
         return TinyBackboneConfig
 
-    def build(self, strides: Sequence[int] | None = None) -> Backbone:
-        return TinyBackbone(TinyBackboneConfig(), "", strides or self.strides)
+    def build(self, strides: Sequence[int] | None = None, output_stride: int | None = None) -> Backbone:
+        return TinyBackbone(TinyBackboneConfig(), "", strides or self.strides, output_stride)
 
 
 class TestBrightness(AugmentationContract):
@@ -64,10 +65,37 @@ class TestBrightness(AugmentationContract):
 class TestResnet(BackboneContract):
     spec_name = "timm/resnet18"
     options = {"init": "random"}
+    output_strides = (8, 16, 32)
+
+
+class TestConvNext(BackboneContract):
+    spec_name = "timm/test_convnext"
+    options = {"init": "random"}
+    output_strides = (16,)
+
+
+class TestChannelsLast(BackboneContract):
+    spec_name = "timm/test_mambaout"
+    options = {"init": "random"}
+    output_strides = (32,)
+
+
+class TestVisionTransformer(BackboneContract):
+    spec_name = "timm/test_vit"
+    options = {"init": "random"}
+    strides = (16,)
+    output_strides = (16,)
+
+
+class TestSimplePyramid(BackboneContract):
+    spec_name = "core/simple-pyramid"
+    options = {"body": {"name": "timm/test_vit", "init": "random"}, "channels": 16}
+    output_strides = (4, 8, 16, 32)
 
 
 class TestLite(BackboneContract):
     spec_name = "timm/tf_efficientnet_lite0"
+    output_strides = (8, 16)
     offline_inits = ("random", "imagenet")
 
 
@@ -91,6 +119,20 @@ class TestFixedPolicy(PolicyContract):
 
 class TestFixedPolicyDefaults(PolicyContract):
     spec_name = "core/fixed"
+
+
+class TestPerClassPolicy(PolicyContract):
+    spec_name = "core/per-class"
+    options = {"thresholds": {"b": 0.9, "e": 0.0}, "threshold": 0.4}
+
+
+class TestAdaptivePolicy(PolicyContract):
+    spec_name = "core/adaptive"
+
+
+class TestSoftPolicy(PolicyContract):
+    spec_name = "core/soft"
+    options = {"threshold": 0.2}
 
 
 class TestImageFolder(DataSourceContract):

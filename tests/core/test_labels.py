@@ -31,6 +31,16 @@ def test_labels_without_scores_count_as_certain() -> None:
     assert found.histogram_CS.sum() == 2
 
 
+def test_density_compares_sets_of_any_size() -> None:
+    pixels = ScoreStatistics.of(np.array([0, 0, 0, 1, 255], np.uint8), None, 2)
+    assert pixels.density_CS.sum(1).tolist() == [0.75, 0.25]
+    assert (pixels + pixels).density_CS.sum(1).tolist() == [0.75, 0.25]
+    boxes = ScoreStatistics.of(np.array([0, 0, 1]), None, 2, exposure=1)
+    nothing = ScoreStatistics.of(np.zeros(0, np.int64), None, 2, exposure=1)
+    assert (boxes + nothing).density_CS.sum(1).tolist() == [1.0, 0.5], "boxes per image"
+    assert not ScoreStatistics.empty(2).density_CS.any()
+
+
 def test_an_image_with_nothing_is_counted() -> None:
     found = ScoreStatistics.of(np.zeros(0, np.int64), np.zeros(0, np.float32), 3)
     assert (found.num_images, found.images_C.tolist()) == (1, [0, 0, 0])

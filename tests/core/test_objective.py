@@ -326,3 +326,19 @@ def test_an_average_forgets_half_in_2310_steps() -> None:
     for _ in itertools.repeat(None, 2310):
         objective.update(both(0, 0), FULL)
     assert objective.averages_2.tolist() == pytest.approx([0.5, 0.5], rel=1e-3)
+
+
+@pytest.mark.parametrize(("num_human", "num_pseudo"), [(1, 3), (3, 1), (2, 2)])
+def test_the_ratio_of_images_is_no_weight(num_human: int, num_pseudo: int) -> None:
+    """Each half is divided by its own count, so that α alone says how much the pseudo labels weigh."""
+    source_B = torch.tensor([0] * num_human + [1] * num_pseudo)
+    objective = NormalisedObjective([LossTerm("x")], alpha=0.5)
+    count_B = torch.full((4,), 10.0)
+    denominators = objective.denominators([{"x": count_B}], [source_B])
+    total_B = torch.where(source_B == 0, 20.0, 50.0)  # per countable thing 2 and 5
+    half_2 = objective.halves({"x": total_B}, source_B, denominators)
+    assert half_2.tolist() == [2, 5]
+    assert float(objective.combine(half_2)) == pytest.approx((2 + 0.5 * 5) / 1.5)
+    objective.update(half_2, denominators)
+    assert float(objective.ratio) == pytest.approx(2 / 5)
+    assert float(objective.combine(half_2)) == pytest.approx(2)

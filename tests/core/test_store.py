@@ -68,6 +68,7 @@ def test_the_manifest_says_what_is_in_it(tmp_path: Path) -> None:
         {"id": "c", "state": UNREADABLE, "reason": "c is unreadable"},
         {"id": "d", "state": LEAK, "reason": "d is leak"},
     ]
+    assert manifest["failures_file"] is None
     assert manifest["teacher"] == "abc"
 
 
@@ -75,6 +76,43 @@ def test_only_usable_images_are_trained_on(tmp_path: Path) -> None:
     store = sealed(tmp_path)
     assert store.usable_ids() == {"a", "b", "e"}
     assert usable_rows(store, ["e", "d", "b", "x"], np.array([7, 8, 9, 10])).tolist() == [7, 9]
+
+
+def test_many_failures_stand_in_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selftrain_core.store.LISTED_FAILURES", 2)
+    rows = [row(f"{n:02}", UNREADABLE if n % 2 else LABELLED) for n in range(10)]
+    write_shard(shard_path(tmp_path, 0), COLUMNS, rows[:7])
+    write_shard(shard_path(tmp_path, 1), COLUMNS, rows[7:])
+    manifest = seal(tmp_path, 2, score_statistics(2, 1), CLASSES, {})
+    every = [{"id": f"{n:02}", "state": UNREADABLE, "reason": f"{n:02} is unreadable"} for n in range(1, 10, 2)]
+    assert manifest["failures"] == every[:2]
+    assert manifest["states"] == {LABELLED: 5, UNREADABLE: 5}
+    lines = (tmp_path / manifest["failures_file"]).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == every
+    assert list(PseudoLabelStore(tmp_path, CLASSES).failures()) == every
+
+
+def test_rows_are_found_in_any_order_of_ids_and_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rows than a batch holds, more shards than stay open, ids that are no sorted ASCII."""
+    monkeypatch.setattr("selftrain_core.store._OPEN_SHARDS", 2)
+    ids = [f"{n * 7919 % 1000}/ä {n}" for n in range(4 * 150)]
+    for shard in range(4):
+        write_shard(shard_path(tmp_path, shard), COLUMNS, [row(id_) for id_ in ids[shard * 150 : (shard + 1) * 150]])
+    seal(tmp_path, 4, score_statistics(2, 1), CLASSES, {})
+    store = PseudoLabelStore(tmp_path, CLASSES)
+    for id_ in [*ids[::37], *ids[::-41]]:
+        assert store.row(id_)["id"] == id_
+        assert store.row(id_)["map"] == id_.encode()
+    for unknown in ("", "ä", "zzz", ids[0] + " "):
+        with pytest.raises(StoreError, match="holds no image"):
+            store.row(unknown)
+
+
+def test_an_empty_store_holds_nothing(tmp_path: Path) -> None:
+    seal(tmp_path, 0, score_statistics(2, 1), CLASSES, {})
+    store = PseudoLabelStore(tmp_path, CLASSES)
+    assert store.usable_ids() == set()
+    assert usable_rows(store, [], np.array([], np.int64)).tolist() == []
 
 
 def test_an_unsealed_store_is_refused(tmp_path: Path) -> None:
@@ -88,7 +126,7 @@ def test_other_classes_are_refused_with_both_lists(tmp_path: Path, classes: tupl
     sealed(tmp_path)
     with pytest.raises(StoreError) as error:
         PseudoLabelStore(tmp_path, classes)
-    assert str(error.value).splitlines()[1:] == [
+    assert str(error.value).splitlines()[1:3] == [
         "  the store's: ['ground', 'sky']",
         f"  the student's: {list(classes)}",
     ]

@@ -36,8 +36,10 @@ def breaks(suite: type[ComponentContract], check: str, match: str) -> Callable[[
 class BackboneSuite(BackboneContract):
     offline_inits = ("random", "ones")
 
-    def build(self, strides: Any = None) -> TinyBackbone:
-        backbone: TinyBackbone = self.load()(TinyBackboneConfig(), "", strides or self.strides)
+    output_strides = (16,)
+
+    def build(self, strides: Any = None, output_stride: int | None = None) -> TinyBackbone:
+        backbone: TinyBackbone = self.load()(TinyBackboneConfig(), "", strides or self.strides, output_stride)
         return backbone
 
 
@@ -57,8 +59,35 @@ class Smaller(TinyBackbone):
 
 @breaks(BackboneSuite, "test_impossible_stride", "a backbone of stride 3: ConfigError was expected")
 class AnyStride(TinyBackbone):
-    def __init__(self, config: TinyBackboneConfig, member: str, strides: Any) -> None:
-        super().__init__(config, member, [max(4, 1 << (stride.bit_length() - 1)) for stride in strides])
+    def __init__(self, config: TinyBackboneConfig, member: str, strides: Any, *rest: Any) -> None:
+        super().__init__(config, member, [max(4, 1 << (stride.bit_length() - 1)) for stride in strides], *rest)
+
+
+@breaks(BackboneSuite, "test_output_strides", r"stride 16: \(2, 4, 2, 3\), expected")
+class NotDilated(TinyBackbone):
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        found = super().forward(images)
+        return found if self.output_stride is None else {**found, 16: found[16][:, :, ::2, ::2]}
+
+
+@breaks(BackboneSuite, "test_output_strides", "no gradient reaches spare.weight")
+class LeavesAStage(TinyBackbone):
+    def __init__(self, config: TinyBackboneConfig, member: str, strides: Any, output_stride: int | None) -> None:
+        super().__init__(config, member, strides, output_stride)
+        if output_stride is not None:
+            self.spare = nn.Linear(2, 2)
+
+
+@breaks(BackboneSuite, "test_impossible_output_stride", "a backbone of output stride 3: ConfigError was expected")
+class AnyOutputStride(TinyBackbone):
+    def __init__(self, config: TinyBackboneConfig, member: str, strides: Any, output_stride: int | None) -> None:
+        super().__init__(config, member, strides)
+
+
+@breaks(BackboneSuite, "test_impossible_output_stride", "stride 32 at the output stride 16: ConfigError was expected")
+class CoarserThanItself(TinyBackbone):
+    def __init__(self, config: TinyBackboneConfig, member: str, strides: Any, output_stride: int | None) -> None:
+        super().__init__(config, member, strides, output_stride if output_stride == 3 else None)
 
 
 @breaks(BackboneSuite, "test_inits", "tells no origin or licence")
@@ -114,15 +143,15 @@ class RawInput(TinyBackbone):
 
 @breaks(BackboneSuite, "test_gradients_reach_every_parameter", "no gradient reaches spare.weight")
 class SpareLayer(TinyBackbone):
-    def __init__(self, config: TinyBackboneConfig, member: str, strides: Any) -> None:
-        super().__init__(config, member, strides)
+    def __init__(self, config: TinyBackboneConfig, member: str, strides: Any, *rest: Any) -> None:
+        super().__init__(config, member, strides, *rest)
         self.spare = nn.Linear(2, 2)
 
 
 @breaks(BackboneSuite, "test_state_round_trip", "features after the state was taken up")
 class StateOutside(TinyBackbone):
-    def __init__(self, config: TinyBackboneConfig, member: str, strides: Any) -> None:
-        super().__init__(config, member, strides)
+    def __init__(self, config: TinyBackboneConfig, member: str, strides: Any, *rest: Any) -> None:
+        super().__init__(config, member, strides, *rest)
         self.shift = float(torch.rand(()))
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:

@@ -1,8 +1,9 @@
 """The suites of tasks: each check fails for a component that breaks what it checks."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from selftrain_core.testing import (
     TaskContract,
 )
 from selftrain_core.testing.component import ComponentContract, checks, run_check
-from selftrain_core.testing.fakes import PixelPrediction, PixelTask
+from selftrain_core.testing.fakes import ArrayWriter, PixelPrediction, PixelTask
 from selftrain_core.testing.samples import mask_labels
+from selftrain_core.views import PLAIN_VIEW, View
 
 CASES: list[tuple[type[ComponentContract], str, str, type]] = []
 """(suite, check, what its message says, a component that breaks what it checks)."""
@@ -105,21 +107,50 @@ class NanGradient(PixelTask):
 
 @breaks(TaskSuite, "test_predict", "3 predictions of 4 images")
 class ForgetsAnImage(PixelTask):
-    def predict(self, model: nn.Module, batch: Batch) -> list[PixelPrediction]:
-        return super().predict(model, batch)[1:]
+    def predict(self, model: nn.Module, batch: Batch, views: Sequence[View] = PLAIN_VIEW) -> list[PixelPrediction]:
+        return super().predict(model, batch, views)[1:]
 
 
 @breaks(TaskSuite, "test_predict", "changes the model's mode")
 class ChangesMode(PixelTask):
-    def predict(self, model: nn.Module, batch: Batch) -> list[PixelPrediction]:
-        return super().predict(model.eval(), batch)
+    def predict(self, model: nn.Module, batch: Batch, views: Sequence[View] = PLAIN_VIEW) -> list[PixelPrediction]:
+        return super().predict(model.eval(), batch, views)
 
 
 @breaks(TaskSuite, "test_predict", "moves a random generator")
 class MovesGenerator(PixelTask):
-    def predict(self, model: nn.Module, batch: Batch) -> list[PixelPrediction]:
+    def predict(self, model: nn.Module, batch: Batch, views: Sequence[View] = PLAIN_VIEW) -> list[PixelPrediction]:
         random.random()
+        return super().predict(model, batch, views)
+
+
+@breaks(TaskSuite, "test_views", "the views change no prediction")
+class LooksOnce(PixelTask):
+    def predict(self, model: nn.Module, batch: Batch, views: Sequence[View] = PLAIN_VIEW) -> list[PixelPrediction]:
         return super().predict(model, batch)
+
+
+@breaks(TaskSuite, "test_views", "12 predictions of 4 images seen in three ways")
+class AnswersEachView(PixelTask):
+    def predict(self, model: nn.Module, batch: Batch, views: Sequence[View] = PLAIN_VIEW) -> list[PixelPrediction]:
+        return [found for view in views for found in super(AnswersEachView, self).predict(model, batch, (view,))]
+
+
+@breaks(TaskSuite, "test_labels_at_the_images_own_size", "has a map of")
+class StaysOnTheCanvas(PixelTask):
+    def at_original(self, prediction: PixelPrediction) -> MaskLabels:
+        return self.as_labels(prediction)
+
+
+class Forgetful(ArrayWriter):
+    def write(self, id_: str, labels: MaskLabels, original: tuple[int, int]) -> Path:
+        return self.folder / id_
+
+
+@breaks(TaskSuite, "test_labels_at_the_images_own_size", "which is not there")
+class WritesNothing(PixelTask):
+    def writer(self, folder: Path) -> ArrayWriter:
+        return Forgetful(folder)
 
 
 @breaks(TaskSuite, "test_row_round_trip", "labels read back from a row")
@@ -193,7 +224,7 @@ class DecidesOnce(PixelTask):
 class BadStatistics(PixelTask):
     def statistics(self, labels: MaskLabels) -> ScoreStatistics:
         found = super().statistics(labels)
-        return ScoreStatistics(1, np.zeros_like(found.images_C), found.histogram_CS)
+        return replace(found, images_C=np.zeros_like(found.images_C))
 
 
 class Score:
@@ -223,6 +254,18 @@ class DrawsInPlace(PixelTask):
     def draw(self, image_HW3: Any, labels: MaskLabels) -> Any:
         image_HW3[0] = 0
         return super().draw(image_HW3, labels)
+
+
+@breaks(TaskSuite, "test_legend", "the legend names")
+class NamelessColours(PixelTask):
+    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
+        return [("", colour) for _, colour in super().legend()]
+
+
+@breaks(TaskSuite, "test_legend", "the colour of 'background' is")
+class BrightColours(PixelTask):
+    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
+        return [(name, (256, 0, 0)) for name, _ in super().legend()]
 
 
 @breaks(TaskSuite, "test_draw", "drawing: ")

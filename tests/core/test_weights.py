@@ -8,10 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from selftrain_core.errors import RunError
 from selftrain_core.testing import assert_equal
-from selftrain_core.weights import WeightAverage, load_weights, read_description, save_model
+from selftrain_core.weights import KeptBuffers, WeightAverage, load_weights, read_description, save_model
 
 
 def model() -> nn.Sequential:
@@ -96,3 +97,24 @@ def test_an_unusable_description_is_explained(tmp_path: Path, text: str | None) 
 def test_a_folder_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"none/model\.safetensors cannot be written"):
         save_model(tmp_path / "none", "model", model(), {})
+
+
+def test_the_state_is_that_of_torchs_own_average() -> None:
+    """Checkpoints of earlier versions hold that one."""
+    trained = model()
+    theirs = AveragedModel(trained, use_buffers=True)
+    average = WeightAverage(trained, 0.9)
+    assert set(average.state_dict()) == set(theirs.state_dict())
+    theirs.update_parameters(trained)
+    average.load_state_dict(theirs.state_dict())
+    assert_equal(average.state_dict(), dict(theirs.state_dict()), "state")
+
+
+def test_buffers_come_back() -> None:
+    trained, kept = model(), KeptBuffers()
+    for step in range(2):
+        kept.keep(trained)
+        before = copy.deepcopy(dict(trained.named_buffers()))
+        train(trained, step)
+        kept.put_back(trained)
+        assert_equal(dict(trained.named_buffers()), before, f"buffers of step {step}")

@@ -64,9 +64,13 @@ def squares_config(folder: Path, **changes: Any) -> RunConfig:
             "test": "test",
         },
         "canvas": [64, 64],
-        "task": {"name": "segmentation/semantic", "pyramid_channels": 32, "segmentation_channels": 32},
+        "task": {
+            "name": "segmentation/semantic",
+            "decoder": {"name": "fpn", "pyramid_channels": 32, "segmentation_channels": 32},
+        },
         "backbone": {"name": "timm/test_resnet", "init": "random"},
         "augmentation": "augment/s1",
+        "policy": {"name": "core/fixed", "threshold": 0.5},
         "teacher": {"steps": 8, "human": 3},
         "student": {"steps": 6, "human": 2, "pseudo": 2},
         "validate_every_images": 9,
@@ -112,7 +116,7 @@ def squares(tmp_path: Path) -> Path:
     return make_squares(tmp_path / "squares")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def configure() -> MakeConfig:
     """Return `squares_config`, which test files cannot import."""
     return squares_config

@@ -96,7 +96,7 @@ def test_the_same_command_again_does_nothing(make_config: MakeConfig, finished: 
 
 def test_a_changed_setting_is_refused_with_what_changed(make_config: MakeConfig, finished: Path) -> None:
     before = (finished / "config.yaml").read_text()
-    with pytest.raises(RunError, match=r"training\.steps: 8 → 9\n.*another folder with -o\n.*--start-over"):
+    with pytest.raises(RunError, match=r"teacher\.steps: 8 → 9\n.*another folder with -o\n.*--start-over"):
         self_train(make_config(teacher={"steps": 9}), finished, in_process=True)
     assert (finished / "config.yaml").read_text() == before
 
@@ -160,18 +160,19 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(
 def test_finished_shards_are_kept_when_labelling_resumes(
     make_config: MakeConfig, finished: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(labelling, "ROWS_PER_SHARD", 4)
+    monkeypatch.setattr(labelling, "ROWS_PER_SHARD", 2)
     store = finished / "round-1/pseudo-labels"
     shutil.rmtree(store)
     with pytest.raises(InterruptedHereError):
-        self_train(make_config(), finished, Recording(("progress", "round-1/pseudo-labels", 8)), in_process=True)
+        self_train(make_config(), finished, Recording(("progress", "round-1/pseudo-labels", 4)), in_process=True)
     kept = {path.name: path.stat().st_mtime_ns for path in store.glob("shard-*")}
-    assert set(kept) == {"shard-00000.arrow"}
+    assert {"shard-00000.arrow", "shard-00001.arrow"} <= set(kept)
+    assert len(kept) < 5, "it was interrupted"
     self_train(make_config(), finished, in_process=True)
     assert {name: (store / name).stat().st_mtime_ns for name in kept} == kept
     whole = PseudoLabelStore(undisturbed / "round-1/pseudo-labels", CLASSES)
     resumed = PseudoLabelStore(store, CLASSES)
-    assert (resumed.manifest["shards"], whole.manifest["shards"]) == ([4, 4, 2], [10])
+    assert (resumed.manifest["shards"], whole.manifest["shards"]) == ([2] * 5, [10])
     assert resumed.manifest["statistics"] == whole.manifest["statistics"]
     assert all(resumed.row(f"pool-{n}") == whole.row(f"pool-{n}") for n in range(10))
 

@@ -30,6 +30,7 @@ from selftrain_core.testing.fakes import Brightness
 from selftrain_core.testing.samples import draws, mask_labels, picture, sample
 from selftrain_core.training import Recipe, TrainingModule
 from selftrain_segmentation.config import SegmentationConfig
+from selftrain_segmentation.decoder_config import FpnDecoder
 from selftrain_segmentation.task import SegmentationTask
 
 GOLDEN = Path(__file__).parents[1] / "assets/golden-segmentation.json"
@@ -59,7 +60,7 @@ def drawn_weights(model: nn.Module) -> None:
 
 
 def batch(task: SegmentationTask, step: int) -> Batch:
-    policy = build_policy(PolicyChoice.of("core/fixed", threshold=0.4)).fit(*[ScoreStatistics.empty(3)] * 2)
+    policy = build_policy(PolicyChoice.of("core/fixed", threshold=0.4), CLASSES).fit(*[ScoreStatistics.empty(3)] * 2)
     samples = []
     for number, source in enumerate((HUMAN, HUMAN, PSEUDO, PSEUDO, PSEUDO)):
         seed = 100 * step + number
@@ -93,7 +94,9 @@ class Log(pl.Callback):
 
 
 def train(folder: Path) -> dict[str, Any]:
-    task = SegmentationTask(SegmentationConfig(pyramid_channels=16, segmentation_channels=32, dropout=0), CLASSES)
+    task = SegmentationTask(
+        SegmentationConfig(decoder=FpnDecoder(pyramid_channels=16, segmentation_channels=32, dropout=0)), CLASSES
+    )
     backbone = build_backbone(BackboneChoice.of("timm/tf_efficientnet_lite0", init="random"), task.strides)
     backbone.initialise("random")
     model = task.build_model(backbone).double()

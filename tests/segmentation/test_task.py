@@ -7,15 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional
 
 from selftrain_core.batch import Targets, collate, float_images
 from selftrain_core.errors import DataError
 from selftrain_core.geometry import Geometry
+from selftrain_core.images import read_index_mask
+from selftrain_core.interfaces import Policy
 from selftrain_core.labels import DROP, IGNORE, IGNORED, KEEP, Decisions, Labels, MaskLabels
+from selftrain_core.policies import FixedDecision, SoftDecision
 from selftrain_core.testing import DataSourceContract, TaskContract, check_plugin
 from selftrain_core.testing.samples import decisions, draws, mask_labels, picture, sample, write_images, write_masks
+from selftrain_core.views import View
 from selftrain_segmentation.config import SegmentationConfig
 from selftrain_segmentation.drawing import palette
 from selftrain_segmentation.prediction import SegmentationPrediction
@@ -26,7 +31,7 @@ CLASSES = ("ground", "sky", "sea")
 
 class TestContract(TaskContract):
     spec_name = "segmentation/semantic"
-    options = {"pyramid_channels": 16, "segmentation_channels": 32}
+    options = {"decoder": {"name": "fpn", "pyramid_channels": 16, "segmentation_channels": 32}}
 
     def labels(self, size: tuple[int, int], seed: int, *, scored: bool) -> Labels:
         return mask_labels(size, len(self.classes), seed, scored=scored)
@@ -136,6 +141,108 @@ def test_a_prediction_leaves_the_empty_canvas_out(task: SegmentationTask) -> Non
     assert torch.allclose(found.probability_CHW.sum(0), torch.ones(32, 64))
 
 
+def test_probabilities_of_all_views_are_averaged(task: SegmentationTask) -> None:
+    """The model says class 1 on the left half of whatever it sees: mirrored, that is the right half of the picture."""
+
+    class LeftIsOne(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits = torch.zeros(len(images), 3, *images.shape[-2:])
+            logits[:, 1, :, : images.shape[-1] // 2] = 8
+            return logits
+
+    batch = collate([sample(picture((64, 64), 0), (64, 64), "x")])
+    batch = replace(batch, image_B3HW=float_images(batch.image_B3HW))
+    (found,) = task.predict(LeftIsOne(), batch, (View(), View(0.5), View(2, flip=True), View(1, flip=True)))
+    sure, unsure = float(torch.tensor([0, 8.0, 0]).softmax(0)[1]), 1 / 3
+    assert torch.allclose(found.probability_CHW[1, :, 8], torch.tensor((sure + unsure) / 2))
+    assert torch.allclose(found.probability_CHW[1, :, 56], torch.tensor((sure + unsure) / 2))
+    assert torch.allclose(found.probability_CHW.sum(0), torch.ones(64, 64))
+
+
+def soft_labels() -> MaskLabels:
+    probability_CHW = torch.tensor([[0.5, 0.125, 0.0], [0.25, 0.75, 0.0], [0.25, 0.125, 1.0]])[:, None]
+    return SegmentationPrediction(probability_CHW, (1, 3)).labels(top_k=2)
+
+
+def test_soft_labels_are_the_most_probable_classes(task: SegmentationTask) -> None:
+    labels = soft_labels()
+    assert labels.classes_HW.tolist() == [[0, 1, 2]]
+    assert labels.scores_HW is not None
+    assert labels.scores_HW.tolist() == [[0.5, 0.75, 1.0]]
+    assert labels.runner_up_scores_KHW is not None
+    assert labels.runner_up_scores_KHW.tolist() == [[[0.25, 0.125, 0.0]]]
+    more = SegmentationPrediction(torch.rand(3, 4, 4).softmax(0), (4, 4)).labels(top_k=9)
+    assert more.runners_up_KHW is not None
+    assert more.runners_up_KHW.shape == (2, 4, 4), "there are only three classes"
+
+
+@pytest.mark.parametrize(
+    ("policy", "mask", "weight", "runners_up", "runner_up_weight"),
+    [
+        (SoftDecision(0.0), [0, 1, 2], [0.5, 0.75, 1], [1, 0, 255], [0.25, 0.125, 0]),
+        (SoftDecision(0.6), [255, 1, 2], [0, 0.75, 1], [255, 255, 255], [0, 0, 0]),
+        (FixedDecision(0.5, None), [0, 1, 2], [1, 1, 1], [255, 255, 255], [0, 0, 0]),
+        # Two classes kept at full weight share the pixel.
+        (FixedDecision(0.25, None), [0, 1, 2], [0.5, 1, 1], [1, 255, 255], [0.5, 0, 0]),
+    ],
+)
+def test_soft_targets_by_hand(
+    task: SegmentationTask, policy: Policy, mask: Any, weight: Any, runners_up: Any, runner_up_weight: Any
+) -> None:
+    labels = soft_labels()
+    targets = task.to_targets(labels, task.decide(labels, policy), Geometry((1, 3), (1, 4), (1, 3)))
+    assert targets.mask_BHW is not None
+    assert targets.weight_BHW is not None
+    assert targets.runners_up_BKHW is not None
+    assert targets.runner_up_weight_BKHW is not None
+    assert targets.mask_BHW.tolist() == [[*mask, 255]]
+    assert targets.weight_BHW.tolist() == [[*weight, 0]]
+    # Which of two equally improbable classes comes next is nobody's business.
+    found = torch.where(targets.runner_up_weight_BKHW == 0.25, 1, targets.runners_up_BKHW)
+    assert [k == 255 for k in found[0, 0].tolist()] == [k == 255 for k in [*runners_up, 255]]
+    assert targets.runner_up_weight_BKHW.tolist() == [[[*runner_up_weight, 0]]]
+
+
+def test_the_soft_loss_is_the_cross_entropy_of_the_distribution(task: SegmentationTask) -> None:
+    logits = draws((2, 3, 1, 1), 3) * 4
+    log = functional.log_softmax(logits, 1)[:, :, 0, 0]
+    targets = Targets(
+        mask_BHW=torch.tensor([0, 2], dtype=torch.uint8)[:, None, None],
+        weight_BHW=torch.tensor([0.6, 1.0])[:, None, None],
+        runners_up_BKHW=torch.tensor([[1, 2], [255, 255]], dtype=torch.uint8)[:, :, None, None],
+        runner_up_weight_BKHW=torch.tensor([[0.3, 0.1], [0, 0]])[:, :, None, None],
+    )
+    loss = task.losses(logits, targets)["cross_entropy"]
+    assert float(loss[0]) == pytest.approx(float(-(0.6 * log[0, 0] + 0.3 * log[0, 1] + 0.1 * log[0, 2])))
+    assert float(loss[1]) == pytest.approx(float(-log[1, 2]))
+    assert task.counts(targets)["cross_entropy"].tolist() == [1, 1], "a pixel counts once, however many classes it has"
+
+
+def test_human_and_soft_labels_share_a_batch(task: SegmentationTask) -> None:
+    soft = soft_labels()
+    geometry = Geometry((1, 3), (1, 3), (1, 3))
+    human = task.to_targets(MaskLabels(soft.classes_HW), None, geometry)
+    taught = task.to_targets(soft, task.decide(soft, SoftDecision(0.0)), geometry)
+    image = np.zeros((1, 3, 3), np.uint8)
+    batch = collate([sample(image, (1, 3), "a", targets=human), sample(image, (1, 3), "b", targets=taught)])
+    assert batch.targets.runners_up_BKHW is not None
+    assert batch.targets.runner_up_weight_BKHW is not None
+    assert batch.targets.runners_up_BKHW[0].eq(IGNORE).all()
+    assert not batch.targets.runner_up_weight_BKHW[0].any()
+    logits = draws((2, 3, 1, 3), 3)
+    alone = task.losses(logits[:1], human._map(lambda tensor: tensor[None]))
+    assert torch.equal(task.losses(logits, batch.targets)["cross_entropy"][:1], alone["cross_entropy"])
+
+
+def test_masks_are_written_for_people_and_programs(task: SegmentationTask, tmp_path: Path) -> None:
+    labels = MaskLabels(np.array([[0, 2], [IGNORE, 1]], np.uint8))
+    path = task.writer(tmp_path).write("deep/a.b", labels, (4, 6))
+    assert path == tmp_path / "deep" / "a.b.png"
+    assert read_index_mask(path).tolist() == np.repeat(np.repeat(labels.classes_HW, 2, 0), 3, 1).tolist()
+    with Image.open(path) as image:
+        assert image.convert("RGB").getpixel((5, 0)) == tuple(palette(3)[2].tolist())
+
+
 def test_statistics_count_pixels(task: SegmentationTask) -> None:
     found = task.statistics(MaskLabels(np.array([[0, 0, 2, IGNORE]], np.uint8)))
     assert found.histogram_CS.sum(1).tolist() == [2, 0, 1]
@@ -144,9 +251,8 @@ def test_statistics_count_pixels(task: SegmentationTask) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"segmentation_channels": 48}, "multiple of 32"),
-        ({"dropout": 1}, "less than 1"),
-        ({"decoder": "unet"}, "'fpn'"),
+        ({"decoder": {"segmentation_channels": 48}}, "multiple of 32"),
+        ({"decoder": {"dropout": 1}}, "less than 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -7,8 +7,12 @@ for a name that is not built in, or when everything is listed.
 from __future__ import annotations
 
 import importlib
+import json
+import signal
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +23,14 @@ if TYPE_CHECKING:
     from selftrain_core.plugins import Registry
 
 Context = click.Context
+
+
+WANTS_JSON = "selftrain.json"
+"""Set in a context's `meta` by a command whose result, and error, is to be JSON on stdout."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a batch system or ``kill`` sends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +111,21 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: Context) -> Any:
         """Run the command; what users can mend ends in a message and an exit code, not in a traceback."""
         try:
-            return super().invoke(ctx)
+            with _terminable():
+                return super().invoke(ctx)
         except SelftrainError as error:
             for kind, code in self.exit_codes.items():
                 if isinstance(error, kind):
                     click.echo(f"error: {error}", err=True)
+                    _as_json(ctx, type(error).__name__, str(error))
                     ctx.exit(code)
             raise
-        except KeyboardInterrupt:
-            click.echo("\ninterrupted; the same command goes on where it stopped", err=True)
-            ctx.exit(130)
+        except KeyboardInterrupt as error:
+            is_terminated = isinstance(error, Terminated)
+            message = f"{'terminated' if is_terminated else 'interrupted'}; the same command goes on where it stopped"
+            click.echo(f"\n{message}", err=True)
+            _as_json(ctx, "Terminated" if is_terminated else "Interrupted", message)
+            ctx.exit(143 if is_terminated else 130)
 
     def from_plugins(self) -> dict[str, click.Command]:
         """Return the commands of plugins by name; plugins are asked once.
@@ -149,3 +166,22 @@ class LazyGroup(click.Group):
             click.echo(f"warning: the command '{command.name}' of plugin '{plugin}' is left out: it exists", err=True)
             return
         self._from_plugins[command.name] = command
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does: what it started is ended too, and the user is told how to go on."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _as_json(ctx: Context, kind: str, message: str) -> None:
+    if ctx.meta.get(WANTS_JSON):
+        click.echo(json.dumps({"error": {"type": kind, "message": message}}, indent=2, ensure_ascii=False))

@@ -17,9 +17,19 @@ EXIT_CODES: dict[type[SelftrainError], int] = {
 
 COMMANDS = {
     "run": LazyCommand("selftrain.run:run", "Teach, label, learn, evaluate: everything a configuration says."),
+    "teach": LazyCommand("selftrain.stage_commands:teach", "Train the teacher, and stop there."),
+    "label": LazyCommand("selftrain.stage_commands:label", "Let the teacher label the pool, and stop there."),
+    "learn": LazyCommand("selftrain.stage_commands:learn", "Train the student, and stop there."),
+    "evaluate": LazyCommand("selftrain.stage_commands:evaluate", "Score the models that are finished; train none."),
+    "predict": LazyCommand("selftrain.predict:predict", "Predict on any images: masks, drawings, and a list."),
+    "labels": LazyCommand("selftrain.labels_command:labels", "Count, export or correct the labels of a teacher."),
+    "init": LazyCommand("selftrain.init_command:init", "Write a configuration that fits a data folder and a time."),
     "demo": LazyCommand("selftrain.demo:demo", "See it work in minutes: no data, no download, no GPU."),
+    "split": LazyCommand("selftrain.split_command:split", "Write lists of labelled fractions, stratified by class."),
     "plugins": LazyCommand("selftrain.plugins_command:plugins", "List plugins, and what they offer."),
-    "config": LazyCommand("selftrain.config_command:config", "Show a resolved configuration, or the schema of all."),
+    "config": LazyCommand(
+        "selftrain.config_command:config", "Show a configuration, how two differ, or the schema of all."
+    ),
 }
 
 EPILOG = """\b
@@ -29,7 +39,8 @@ Exit codes:
   2    the command line, the configuration, a plugin or the data is wrong
   3    a run folder or a pseudo-label store cannot be used
   4    a stage failed
-  130  interrupted; the same command goes on where it stopped
+  130  interrupted (Ctrl-C); the same command goes on where it stopped
+  143  terminated (SIGTERM); the same command goes on where it stopped
 """
 
 

@@ -61,7 +61,7 @@ class SceneSettings:
     height: int = 64
     width: int = 96
     labelled: int = 80
-    unlabelled: int = 400
+    unlabelled: int = 1000
     validation: int = 60
     test: int = 100
     labelled_glyphs: int = 12

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from selftrain_core.report import notes
+from selftrain_core.report import model_name, notes
 
 _HEADER = ("model", "weights", "validation", "test", "gain", "images seen", "time")
+_STAGE_HEADER = ("stage", "", "validation", "images", "time")
 
 
 def show_summary(summary: dict[str, Any], folder: Path) -> None:
@@ -29,6 +30,22 @@ def show_summary(summary: dict[str, Any], folder: Path) -> None:
     for name in ("summary.md", "summary.json", "pictures/validation.png", "pictures/curves.png"):
         if (folder / name).is_file():
             click.echo(f"  {folder / name}")
+
+
+def show_stages(stages: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Print what each stage of a command came to, and where the last of them lies.
+
+    Args:
+        stages: What `selftrain_core.rounds.self_train` returned of them.
+        folder: The run's folder.
+    """
+    click.echo()
+    click.echo(format_table([_STAGE_HEADER, *map(_stage_row, stages)], right=(2, 3, 4)))
+    click.echo()
+    last = stages[-1]
+    if "states" in last["result"]:
+        click.echo(f"- {', '.join(f'{count:,} {state}' for state, count in last['result']['states'].items())}\n")
+    click.echo(f"  {folder / last['name']}")
 
 
 def format_table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
@@ -57,15 +74,25 @@ def format_seconds(seconds: float) -> str:
 
 
 def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
-    name = f"{model['name']} (round {model['round']})" if model["round"] > 1 else str(model["name"])
     return (
-        name,
+        model_name(model),
         str(model["checkpoint"]),
         _score(model["val"]),
         _score(model["test"]),
         _score(model.get("gain"), sign=True),
         f"{model['images_seen']:,}",
         format_seconds(model["seconds"]),
+    )
+
+
+def _stage_row(stage: Mapping[str, Any]) -> tuple[str, ...]:
+    result = stage["result"]
+    return (
+        stage["name"],
+        "made" if stage["made"] else "was there",
+        _score(stage.get("validation")),
+        f"{result.get('images_seen', result.get('images', 0)):,}",
+        format_seconds(result.get("training_seconds", result["seconds"])),
     )
 
 

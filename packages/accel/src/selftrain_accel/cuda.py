@@ -38,3 +38,17 @@ class CudaAccelerator(Accelerator):
     def device(self) -> torch.device:
         """Return the GPU of this process: that of its LOCAL_RANK, which Lightning and torchrun set, else the first."""
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether the GPU computes in bfloat16 itself, as NVIDIA's do from Ampere on."""
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+    @property
+    def has_sync_batch_norm(self) -> bool:
+        """True: it is what torch has it for."""
+        return True
+
+    def prefers_channels_last(self, precision: str) -> bool:
+        """Return whether tensor cores are used, which read channels innermost."""
+        return precision == "bf16"

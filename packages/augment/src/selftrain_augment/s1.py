@@ -96,6 +96,11 @@ class AugmentS1(Augmentation):
             if old_BHW is not None:
                 taken_BHW = take_nearest(old_BHW, x_BW, y_BH, batch.valid_B2)
                 maps[name] = torch.where(inside_BHW, taken_BHW, outside)
+        for name, outside in (("runners_up_BKHW", IGNORE), ("runner_up_weight_BKHW", 0)):
+            old_BKHW = getattr(targets, name)
+            if old_BKHW is not None:
+                taken = [take_nearest(plane_BHW, x_BW, y_BH, batch.valid_B2) for plane_BHW in old_BKHW.unbind(1)]
+                maps[name] = torch.where(inside_BHW[:, None], torch.stack(taken, dim=1), outside)
         return replace(
             batch,
             image_B3HW=torch.where(inside_BHW[:, None], image_B3HW, fill_311),

@@ -6,7 +6,7 @@ Shape letters: B = images, H, W = canvas height and width, N = boxes per image (
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, Self, TypeVar
 
 import torch
@@ -21,12 +21,12 @@ class _TensorGroup:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
         changed: dict[str, Any] = {}
-        for field in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
-            value = getattr(self, field.name)
+        for each in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
+            value = getattr(self, each.name)
             if isinstance(value, Tensor):
-                changed[field.name] = function(value)
+                changed[each.name] = function(value)
             elif isinstance(value, _TensorGroup):
-                changed[field.name] = value._map(function)
+                changed[each.name] = value._map(function)
         return replace(self, **changed)  # type: ignore[type-var]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
@@ -48,6 +48,8 @@ class Targets(_TensorGroup):
     Attributes:
         mask_BHW: uint8 class indices, 255 = ignore.
         weight_BHW: float32 per pixel, 1 = a hard label.
+        runners_up_BKHW: uint8 class indices that are trained on beside those of the mask, 255 = none.
+        runner_up_weight_BKHW: float32, what each of them weighs.
         boxes_BN4: float32 xyxy on the canvas.
         label_BN: int64; -1 = padding, which may stand anywhere along N; -2 = ignore region.
         weight_BN: float32 per box, 0 for padding.
@@ -55,6 +57,8 @@ class Targets(_TensorGroup):
 
     mask_BHW: Tensor | None = None
     weight_BHW: Tensor | None = None
+    runners_up_BKHW: Tensor | None = field(default=None, metadata={"absent": 255})
+    runner_up_weight_BKHW: Tensor | None = field(default=None, metadata={"absent": 0})
     boxes_BN4: Tensor | None = None
     label_BN: Tensor | None = None
     weight_BN: Tensor | None = None
@@ -97,13 +101,19 @@ def collate(samples: Sequence[Batch]) -> Batch:
 def _stack(groups: Sequence[_Group]) -> _Group:
     first = groups[0]
     stacked: dict[str, Any] = {}
-    for field in fields(first):  # type: ignore[arg-type]
-        values = [getattr(group, field.name) for group in groups]
-        if isinstance(values[0], Tensor):
-            stacked[field.name] = torch.stack(values)
+    for each in fields(first):  # type: ignore[arg-type]
+        values = [getattr(group, each.name) for group in groups]
+        known = [value for value in values if isinstance(value, Tensor)]
+        if known:
+            # What only some images have stands in the others' places as nothing at all.
+            stacked[each.name] = torch.stack([_or_absent(value, known[0], each) for value in values])
         elif isinstance(values[0], _TensorGroup):
-            stacked[field.name] = _stack(values)
+            stacked[each.name] = _stack(values)
     return replace(first, **stacked)  # type: ignore[type-var]
+
+
+def _or_absent(value: Tensor | None, like: Tensor, each: Field[Any]) -> Tensor:
+    return torch.full_like(like, each.metadata["absent"]) if value is None else value
 
 
 def float_images(image_B3HW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -16,20 +16,26 @@ from selftrain_core.hookspecs import (
 
 @hookimpl
 def selftrain_backbones() -> Sequence[BackboneSpec]:
-    """Return the timm family and the pyramid."""
+    """Return the timm family and the pyramids."""
     return [
         BackboneSpec(
             name="timm/*",
             summary="any timm model that gives feature maps",
             config="selftrain_core.backbones.config:TimmConfig",
             load="selftrain_core.backbones.timm_backbone:TimmBackbone",
-            licence="weights: see the init",
+            licence="weights: selftrain plugins timm/MODEL",
         ),
         BackboneSpec(
             name="core/fpn",
             summary="feature pyramid over another backbone (Lin et al. 2017)",
             config="selftrain_core.backbones.config:FpnConfig",
             load="selftrain_core.backbones.pyramids:FeaturePyramid",
+        ),
+        BackboneSpec(
+            name="core/simple-pyramid",
+            summary="strides 4 to 32 from the one map of a plain vision transformer (Li et al. 2022)",
+            config="selftrain_core.backbones.config:SimplePyramidConfig",
+            load="selftrain_core.backbones.pyramids:SimplePyramid",
         ),
     ]
 
@@ -49,14 +55,32 @@ def selftrain_augmentations() -> Sequence[AugmentationSpec]:
 
 @hookimpl
 def selftrain_policies() -> Sequence[PolicySpec]:
-    """Return the paper's policy."""
+    """Return the policies."""
     return [
         PolicySpec(
             name="core/fixed",
             summary="one score threshold for every class (paper: 0.5)",
             config="selftrain_core.policy_config:FixedPolicyConfig",
             load="selftrain_core.policies:FixedPolicy",
-        )
+        ),
+        PolicySpec(
+            name="core/per-class",
+            summary="a score threshold for each class, given by hand",
+            config="selftrain_core.policy_config:PerClassPolicyConfig",
+            load="selftrain_core.policies:PerClassPolicy",
+        ),
+        PolicySpec(
+            name="core/adaptive",
+            summary="a score threshold for each class, from how often people labelled it",
+            config="selftrain_core.policy_config:AdaptivePolicyConfig",
+            load="selftrain_core.policies:AdaptivePolicy",
+        ),
+        PolicySpec(
+            name="core/soft",
+            summary="everything is kept and weighs as its score; with labelling.top_k, soft labels",
+            config="selftrain_core.policy_config:SoftPolicyConfig",
+            load="selftrain_core.policies:SoftPolicy",
+        ),
     ]
 
 

@@ -5,16 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
+
 from selftrain_core.config_model import AugmentationChoice, BackboneChoice, PolicyChoice, TaskChoice
+from selftrain_core.errors import ConfigError, StridesError
 from selftrain_core.interfaces import Augmentation, Backbone, PseudoLabelPolicy, Task
 from selftrain_core.plugins import load_component, registry
 
 
-def build_backbone(choice: BackboneChoice, strides: Sequence[int]) -> Backbone:
+def build_backbone(choice: BackboneChoice, strides: Sequence[int], output_stride: int | None = None) -> Backbone:
     """Return the backbone at random weights; `Backbone.initialise` gives it its init."""
     found = registry().find(choice.kind, choice.name)
-    backbone: Backbone = load_component(found)(choice.options, found.member, strides)
+    backbone: Backbone = load_component(found)(choice.options, found.member, strides, output_stride)
     return backbone
+
+
+def build_model(task: Task[Any, Any], choice: BackboneChoice) -> tuple[nn.Module, Backbone]:
+    """Return the task's model at random weights, and the backbone in it.
+
+    Raises:
+        ConfigError: The backbone cannot give what the task reads; the message names what fits.
+    """
+    try:
+        backbone = build_backbone(choice, task.strides, task.output_stride)
+    except StridesError as error:
+        advice = task.alternatives(error.offers)
+        raise ConfigError(f"{error}\n  {advice}" if advice else str(error)) from error
+    return task.build_model(backbone), backbone
 
 
 def build_task(choice: TaskChoice, classes: Sequence[str]) -> Task[Any, Any]:
@@ -29,7 +46,7 @@ def build_augmentation(choice: AugmentationChoice) -> Augmentation:
     return augmentation
 
 
-def build_policy(choice: PolicyChoice) -> PseudoLabelPolicy:
+def build_policy(choice: PolicyChoice, classes: Sequence[str]) -> PseudoLabelPolicy:
     """Return the policy, not yet fitted."""
-    policy: PseudoLabelPolicy = load_component(registry().find(choice.kind, choice.name))(choice.options)
+    policy: PseudoLabelPolicy = load_component(registry().find(choice.kind, choice.name))(choice.options, classes)
     return policy

@@ -33,7 +33,9 @@ from selftrain_core.config_model import (
     StrictModel,
     TaskChoice,
 )
+from selftrain_core.config_text import explain_errors, read_yaml
 from selftrain_core.errors import ConfigError, SelftrainError
+from selftrain_core.plugins import registry
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -44,11 +46,13 @@ class DataConfig(StrictModel):
     The four parts are set expressions over the names: ``train - labelled + photos``.
     """
 
-    sources: dict[str, DataSourceChoice] = Field(json_schema_extra=NOT_IDENTITY)
-    labelled: str = Field(json_schema_extra=NOT_IDENTITY)
-    unlabelled: str = Field(json_schema_extra=NOT_IDENTITY)
-    validation: str = Field(json_schema_extra=NOT_IDENTITY)
-    test: str = Field(json_schema_extra=NOT_IDENTITY)
+    sources: dict[str, DataSourceChoice] = Field(
+        description="Where images and labels lie, each under a name of your own.", json_schema_extra=NOT_IDENTITY
+    )
+    labelled: str = Field(description="The images that teach: an expression.", json_schema_extra=NOT_IDENTITY)
+    unlabelled: str = Field(description="The pool, which the teacher labels.", json_schema_extra=NOT_IDENTITY)
+    validation: str = Field(description="Labelled images to choose settings by.", json_schema_extra=NOT_IDENTITY)
+    test: str = Field(description="Labelled images that choose nothing, read once.", json_schema_extra=NOT_IDENTITY)
     classes: tuple[str, ...] | DataPath = Field(
         description="Ordered class names, or a JSON file that holds them as a list or under the key 'classes'."
     )
@@ -56,10 +60,26 @@ class DataConfig(StrictModel):
         default=False, description="Train although no labelled image shows some class; otherwise that is an error."
     )
 
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _names_or_a_file(cls, classes: Any) -> Any:
+        # Said here, because of a union pydantic explains each branch.
+        if isinstance(classes, (str, Path)):
+            return classes
+        if not isinstance(classes, Sequence) or not all(isinstance(name, str) for name in classes):
+            raise ValueError(
+                "expected the class names as a list of texts, such as [ground, tree], or a JSON file that holds them; "
+                "a number, or a word such as yes or null, needs quotes to be a text"
+            )
+        return classes
+
     @model_validator(mode="after")
     def _check_expressions(self) -> Self:
         for role in ("labelled", "unlabelled", "validation", "test"):
-            sets.parse(getattr(self, role), self.sources)
+            try:
+                sets.parse(getattr(self, role), self.sources)
+            except ConfigError as error:
+                raise ConfigError(f"data.{role}: {error}") from error
         return self
 
     def class_names(self) -> tuple[str, ...]:
@@ -85,11 +105,11 @@ class DataConfig(StrictModel):
 class OptimizerConfig(StrictModel):
     """The optimiser and its learning rate: linear warm-up, then cosine decay."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "sgd"] = Field(default="adamw", description="The paper's detectors use SGD with momentum.")
     lr: PositiveFloat = Field(default=1e-3, description="Highest learning rate, after the warm-up.")
     weight_decay: NonNegativeFloat = Field(default=1e-4, description="Not applied to biases and normalisation layers.")
     momentum: Fraction = Field(default=0.9, description="Of sgd; adamw uses betas 0.9 and 0.999.")
-    warmup_steps: NonNegativeInt = 50
+    warmup_steps: NonNegativeInt = Field(default=50, description="Steps in which the learning rate rises from 0.")
     final_lr: Fraction = Field(default=0.01, description="Learning rate at the last step, as a fraction of `lr`.")
     gradient_clip: PositiveFloat | None = Field(default=10.0, description="Largest global gradient norm.")
 
@@ -97,7 +117,7 @@ class OptimizerConfig(StrictModel):
 class TrainingConfig(StrictModel):
     """How one model is trained."""
 
-    steps: PositiveInt = 1000
+    steps: PositiveInt = Field(default=1000, description="Optimiser steps.")
     human: PositiveInt = Field(default=8, description="Human-labelled images in each step.")
     optimizer: OptimizerConfig = OptimizerConfig()
     ema_decay: Fraction | None = Field(
@@ -119,6 +139,28 @@ class StudentConfig(TrainingConfig):
     )
 
 
+class PredictionConfig(StrictModel):
+    """How a model looks at an image when it predicts; the predictions of all views are merged."""
+
+    scales: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = Field(
+        default=(1.0,), description="Of the canvas. The paper's teachers (§3.2) use 0.5, 0.75, 1, 1.25, 1.5, 1.75."
+    )
+    flip: bool = Field(default=False, description="Look at the mirror image too.")
+
+    @property
+    def views(self) -> tuple[tuple[float, bool], ...]:
+        """(scale, is mirrored) of each view."""
+        return tuple((scale, flip) for scale in self.scales for flip in ((False, True) if self.flip else (False,)))
+
+
+class LabellingConfig(PredictionConfig):
+    """How the teacher labels."""
+
+    top_k: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=1, description="Classes that are kept for each pixel with their scores; more than one for soft labels."
+    )
+
+
 class ObjectiveConfig(StrictModel):
     """The joint loss (paper, Appendix B)."""
 
@@ -131,34 +173,84 @@ class DeviceConfig(StrictModel):
     """Where it runs.
 
     Nothing here is part of a result's identity. Workers, `predict_batch` and checkpoints change nothing; with another
-    number of devices or micro-batches, batch norm sees other groups of images, and the numbers change a little.
+    number of devices or micro-batches, batch norm sees other groups of images, and the numbers change a little; so
+    they do with another precision, memory order or synchronised batch norm.
     """
 
     accelerator: str = Field(default="auto", description="A name from `selftrain plugins`, or auto.")
-    devices: PositiveInt = 1
+    devices: PositiveInt = Field(default=1, description="How many of them, each a process.")
     workers: NonNegativeInt = Field(default=1, description="Processes that read images, per device.")
     micro_batches: PositiveInt = Field(
         default=1, description="Parts into which each device cuts a step, where the whole does not fit its memory."
     )
     predict_batch: PositiveInt = Field(default=16, description="Images in a forward pass that only predicts.")
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32",
+        description="bf16: models compute in bfloat16 where that suffices (torch.autocast), when they train and when "
+        "they predict; weights, losses and scores stay in float32. Made for GPUs; on a processor measure it first.",
+    )
+    channels_last: bool | None = Field(
+        default=None,
+        description="Keep images and maps in memory pixel by pixel rather than channel by channel. null: where it was "
+        "measured to be faster, on the processor, and on CUDA in bf16.",
+    )
+    sync_batch_norm: bool | None = Field(
+        default=None,
+        description="Batch norm over the images of all devices, as the paper's; on CUDA alone. null: wherever there "
+        "are several CUDA devices.",
+    )
     checkpoint_seconds: NonNegativeFloat = Field(default=30.0, description="How often `last.ckpt` is written.")
+
+    @field_validator("accelerator")
+    @classmethod
+    def _is_offered(cls, accelerator: str) -> str:
+        if accelerator != "auto":
+            registry().find("accelerators", accelerator)
+        return accelerator
+
+
+class LoggingConfig(StrictModel):
+    """What other tools are given of a training, beside ``metrics.jsonl`` and ``metrics.csv``.
+
+    Nothing here is part of a result's identity; a training that is finished is not logged again.
+    """
+
+    tensorboard: bool = Field(
+        default=False,
+        description="Write event files for `tensorboard --logdir RUN/tensorboard`; needs selftrain-core[tensorboard].",
+    )
 
 
 class RunConfig(StrictModel):
     """Everything a run is made of."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        default=0, description="Of every draw: the order of images, augmentation, dropout, new layers' weights."
+    )
     rounds: PositiveInt = Field(default=1, description="teacher → labels → student rounds; the paper has one.")
     canvas: tuple[PositiveInt, PositiveInt] = Field(
         default=(320, 320), description="Height and width in pixels to which every image is fitted."
     )
     data: DataConfig
-    task: TaskChoice
-    backbone: BackboneChoice = Field(default={"name": "timm/tf_efficientnet_lite0"}, validate_default=True)
-    augmentation: AugmentationChoice = Field(default={"name": "augment/s1"}, validate_default=True)
-    policy: PolicyChoice = Field(default={"name": "core/fixed"}, validate_default=True)
+    task: TaskChoice = Field(description="What is predicted.")
+    backbone: BackboneChoice = Field(
+        default={"name": "timm/tf_efficientnet_lite0"}, validate_default=True, description="The feature extractor."
+    )
+    augmentation: AugmentationChoice = Field(
+        default={"name": "augment/s1"}, validate_default=True, description="How training images are varied."
+    )
+    policy: PolicyChoice = Field(
+        default={"name": "core/adaptive"},
+        validate_default=True,
+        description="What the student is taught of the teacher's predictions; the paper's is core/fixed at 0.5.",
+    )
     teacher: TrainingConfig = TrainingConfig()
     student: StudentConfig = StudentConfig()
+    labelling: LabellingConfig = LabellingConfig()
+    evaluation: PredictionConfig = Field(
+        default=PredictionConfig(),
+        description="How models are evaluated once trained; while they train, validation looks at each image once.",
+    )
     objective: ObjectiveConfig = ObjectiveConfig()
     baseline: bool = Field(
         default=True, description="Also train the supervised model that sees as many images as teacher and student."
@@ -167,6 +259,7 @@ class RunConfig(StrictModel):
         default=2000, description="Images seen between two validations of a model in training."
     )
     device: DeviceConfig = Field(default=DeviceConfig(), json_schema_extra=NOT_IDENTITY)
+    logging: LoggingConfig = Field(default=LoggingConfig(), json_schema_extra=NOT_IDENTITY)
 
     @model_validator(mode="before")
     @classmethod
@@ -202,13 +295,17 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: The file cannot be read, or something in it is wrong. The message names every wrong key.
     """
     try:
-        raw = yaml.safe_load(path.read_bytes())
+        with path.open("rb") as file:
+            raw = read_yaml(file)
     except OSError as error:
         raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the configuration {path} is no valid YAML: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"the configuration {path} is {error}") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"the configuration {path} holds no settings")
+        raise ConfigError(
+            f"the configuration {path} holds no settings; it is to hold `key: value` lines, of which 'data' and 'task' "
+            "are the least\n  all settings there are: selftrain config schema"
+        )
     raw.pop("anchors", None)  # a place for YAML anchors, so that sources can share keys
     for override in overrides:
         _set(raw, override)
@@ -224,7 +321,7 @@ def parse_config(raw: Mapping[str, Any], base_dir: Path, name: str = "the config
     try:
         return RunConfig.model_validate(raw, context={"base_dir": base_dir})
     except ValidationError as error:
-        raise ConfigError("\n".join([f"{name} is wrong:", *map(_explain, error.errors())])) from error
+        raise ConfigError("\n".join([f"{name} is wrong:", *explain_errors(error.errors())])) from error
     except SelftrainError as error:
         raise ConfigError(f"{name} is wrong:\n  {error}") from error
 
@@ -232,17 +329,6 @@ def parse_config(raw: Mapping[str, Any], base_dir: Path, name: str = "the config
 def dump_config(config: RunConfig) -> str:
     """Return the resolved configuration as YAML, defaults included."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _explain(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "(top level)"
-    message = error["msg"].removeprefix("Value error, ")
-    given = error["input"]
-    # A whole section as the input says nothing; a value does.
-    shown = (
-        "" if isinstance(given, (Mapping, type(None))) and error["type"] != "none_required" else f" (given {given!r})"
-    )
-    return f"  {where}: {message}{shown}"
 
 
 def _set(raw: dict[str, Any], override: str) -> None:
@@ -260,6 +346,6 @@ def _set(raw: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {override}: '{parent}' holds {child!r}, not settings")
         node = child
     try:
-        node[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is no valid YAML: {error}") from error
+        node[leaf] = read_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"--set {override}: the value is {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -18,11 +19,14 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
-from selftrain_core.errors import did_you_mean
+from selftrain_core.errors import ConfigError, did_you_mean
 from selftrain_core.plugins import Kind, config_model, registry
 
 NOT_IDENTITY: JsonDict = {"identity": False}
 """`json_schema_extra` of a field that cannot change a result: workers, logging, where a folder lies."""
+
+CONTENT_IDENTITY: JsonDict = {"identity": "content"}
+"""`json_schema_extra` of a path whose file's bytes can change a result, wherever the file lies."""
 
 
 class StrictModel(BaseModel):
@@ -50,6 +54,9 @@ def _relative_to_config(path: Path, info: ValidationInfo) -> Path:
 DataPath = Annotated[Path, AfterValidator(_relative_to_config), Field(json_schema_extra=NOT_IDENTITY)]
 """A path in a configuration, relative to the folder of the file it stands in. It is not part of a result's identity:
 what lies there is."""
+
+ContentPath = Annotated[Path, AfterValidator(_relative_to_config), Field(json_schema_extra=CONTENT_IDENTITY)]
+"""The path of one file, such as a checkpoint; `identity` reads it."""
 
 
 class ComponentChoice(BaseModel):
@@ -128,7 +135,10 @@ class DataSourceChoice(ComponentChoice):
 def identity(model: BaseModel) -> dict[str, Any]:
     """Return the settings of `model` that can change a result, as JSON values.
 
-    A field opts out with ``Field(json_schema_extra=NOT_IDENTITY)``.
+    A field opts out with ``Field(json_schema_extra=NOT_IDENTITY)``; a `ContentPath` stands for its file's bytes.
+
+    Raises:
+        ConfigError: A file that a `ContentPath` names cannot be read.
     """
     result: dict[str, Any] = {}
     dumped = model.model_dump(mode="json")
@@ -137,10 +147,20 @@ def identity(model: BaseModel) -> dict[str, Any]:
         if isinstance(extra, dict) and extra.get("identity") is False:
             continue
         value = getattr(model, name)
-        if isinstance(value, ComponentChoice):
+        if isinstance(extra, dict) and extra.get("identity") == "content":
+            result[name] = _content(value)
+        elif isinstance(value, ComponentChoice):
             result[name] = value.identity()
         elif isinstance(value, BaseModel):
             result[name] = identity(value)
         else:
             result[name] = dumped[name]
     return result
+
+
+def _content(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; the configuration names it") from error

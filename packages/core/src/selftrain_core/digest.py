@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
@@ -14,15 +14,33 @@ def digest(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Return one line per setting that differs: ``a.b: old → new``."""
-    old, new = dict(_flatten(before)), dict(_flatten(after))
-    absent = "(absent)"
+ABSENT = "(absent)"
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any], spoken: Callable[[str], str] = str) -> list[str]:
+    """Return one line per setting that differs: ``a.b: old → new``.
+
+    Args:
+        before: The earlier document.
+        after: The later one.
+        spoken: Gives a key the name that people know it by.
+    """
+    return [f"{spoken(key)}: {old} → {new}" for key, old, new in changes(before, after)]
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return (dotted key, earlier value, later value) of each setting that differs."""
+    old, new = flatten(before), flatten(after)
     return [
-        f"{key}: {old.get(key, absent)} → {new.get(key, absent)}"
+        (key, old.get(key, ABSENT), new.get(key, ABSENT))
         for key in dict.fromkeys([*old, *new])
-        if old.get(key, absent) != new.get(key, absent)
+        if old.get(key, ABSENT) != new.get(key, ABSENT)
     ]
+
+
+def flatten(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document's values by their dotted keys."""
+    return dict(_flatten(document))
 
 
 def _flatten(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,8 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from selftrain_core.interfaces import Accelerator
+
+ValueT = TypeVar("ValueT")
+
+
+@contextmanager
+def several_ranks(accelerator: Accelerator, devices: int) -> Iterator[None]:
+    """Share the work of the block among `devices` ranks, each this process's own command, started again by Lightning.
+
+    With one device nothing is started.
+
+    Raises:
+        ConfigError: There are fewer devices.
+    """
+    if devices == 1:
+        yield
+        return
+    from lightning_fabric import Fabric  # only here: it takes a second to import
+
+    Fabric(**accelerator.trainer_settings(devices)).launch()
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def rank() -> int:
@@ -32,10 +61,10 @@ def share_buffers(model: nn.Module) -> None:
             dist.broadcast(buffer, src=0)
 
 
-def gather_objects(value: object) -> list[object]:
+def gather_objects(value: ValueT) -> list[ValueT]:
     """Return every rank's `value`, in rank order."""
     if world_size() == 1:
         return [value]
-    gathered: list[object] = [None] * world_size()
+    gathered = [value] * world_size()
     dist.all_gather_object(gathered, value)
     return gathered

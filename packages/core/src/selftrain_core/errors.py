@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class SelftrainError(Exception):
@@ -12,6 +12,19 @@ class SelftrainError(Exception):
 
 class ConfigError(SelftrainError):
     """The configuration is wrong: a typo, a wrong type, a value out of range."""
+
+
+class StridesError(ConfigError):
+    """A backbone does not give the feature maps that a task asks for.
+
+    Args:
+        text: What was asked for, and what there is.
+        offers: The strides the backbone offers at each output stride it can keep; None is its own.
+    """
+
+    def __init__(self, text: str, offers: Mapping[int | None, tuple[int, ...]] | None = None) -> None:
+        super().__init__(text)
+        self.offers = dict(offers or {})
 
 
 class PluginError(SelftrainError):

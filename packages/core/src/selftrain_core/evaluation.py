@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from selftrain_core.distributed import rank, world_size
 from selftrain_core.errors import DataError
 from selftrain_core.index import Index
 from selftrain_core.interfaces import Task
+from selftrain_core.precision import Precision
 from selftrain_core.prediction import cut, predictions
-from selftrain_core.samples import HumanLabels, PictureDataset
+from selftrain_core.samples import HumanLabels, IndexPictures, PictureDataset
+from selftrain_core.views import PLAIN_VIEW, View
 
 
 def evaluate_model(
@@ -30,6 +32,8 @@ def evaluate_model(
     device: torch.device,
     batch: int,
     workers: int,
+    views: Sequence[View] = PLAIN_VIEW,
+    precision: Precision = "float32",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
     """Return the task's scores of `model` on the images `rows`, measured at the labels' own resolution.
@@ -44,6 +48,8 @@ def evaluate_model(
         device: Where to predict.
         batch: Images in a forward pass.
         workers: Processes that read images.
+        views: How the model looks at each image.
+        precision: In which the model computes.
         progress: Called with (images done, images in all) of this rank.
 
     Raises:
@@ -52,9 +58,10 @@ def evaluate_model(
     mine = rows[rank() :: world_size()]
     labels = HumanLabels(index, sources)
     metric = task.metric(device)
-    dataset = PictureDataset(index, mine, canvas)
+    dataset = PictureDataset(IndexPictures(index, mine), canvas)
     done = 0
-    for results in predictions(model, task, dataset, cut(range(len(mine)), batch), device, workers):
+    batches = cut(range(len(mine)), batch)
+    for results in predictions(model, task, dataset, batches, device, workers, views, precision):
         for result in results:
             if result.failure:
                 raise DataError(result.failure)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from selftrain_core.errors import RunError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -27,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise RunError(f"{path} cannot be written: {explain(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -62,7 +66,18 @@ def append_line(path: Path, line: str) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise RunError(f"{path} cannot be written: {explain(error)}") from error
+
+
+def explain(error: Exception) -> str:
+    """Return what went wrong with a file, and what to do where the disk is full."""
+    reason = getattr(error, "strerror", None) or str(error)
+    # Libraries that write for themselves keep the number only in their text.
+    in_words = re.search(r"os error (\d+)", str(error))
+    number = int(in_words[1]) if in_words else getattr(error, "errno", None)
+    if number not in _NO_SPACE:
+        return reason
+    return f"{reason}\n  nothing finished is lost: free some space, and the same command goes on"
 
 
 def _sync_folder(folder: Path) -> None:

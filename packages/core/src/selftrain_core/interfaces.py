@@ -6,8 +6,8 @@ Shape letters: B = images, C = classes, H, W = canvas height and width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -15,11 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from selftrain_core.backbones.checkpoints import load_checkpoint
+from selftrain_core.backbones.inits import CheckpointInit, Init, find_init
 from selftrain_core.batch import Batch, Targets
 from selftrain_core.data_source import DataSource, Entry
-from selftrain_core.errors import ConfigError, did_you_mean
 from selftrain_core.geometry import Geometry
 from selftrain_core.labels import Decisions, Labels, ScoreStatistics
+from selftrain_core.task_parts import LabelWriter, LossTerm, TaskMetric
+from selftrain_core.views import PLAIN_VIEW, View
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +34,7 @@ __all__ = [
     "DataSource",
     "Entry",
     "Init",
+    "LabelWriter",
     "LossTerm",
     "Policy",
     "PseudoLabelPolicy",
@@ -40,34 +44,6 @@ __all__ = [
 
 LabelsT = TypeVar("LabelsT", bound=Labels)
 PredictionT = TypeVar("PredictionT")
-
-
-@dataclass(frozen=True, slots=True)
-class LossTerm:
-    """One term of a task's loss. Only the objective divides.
-
-    The term adds ``weight · Σ total / max(1, count_scale · (Σ count + count_offset))`` over all images of a half.
-    RetinaNet's class term is ``LossTerm("class", count_offset=1)``, cross-entropy is ``LossTerm("cross_entropy")``.
-    """
-
-    name: str
-    weight: float = 1.0
-    count_scale: float = 1.0
-    count_offset: float = 0.0
-
-
-_PredictionIn = TypeVar("_PredictionIn", contravariant=True)
-_LabelsIn = TypeVar("_LabelsIn", contravariant=True)
-
-
-class TaskMetric(Protocol[_PredictionIn, _LabelsIn]):
-    """Sums over images and, in `compute`, over ranks. Each image is given once, to one rank."""
-
-    def update(self, prediction: _PredictionIn, truth: _LabelsIn) -> None:
-        """Add one image: its prediction, and its labels at their own resolution."""
-
-    def compute(self) -> dict[str, float]:
-        """Return the scores over all images of all ranks, the headline one under `Task.metric_name`."""
 
 
 class Task(ABC, Generic[LabelsT, PredictionT]):
@@ -82,8 +58,14 @@ class Task(ABC, Generic[LabelsT, PredictionT]):
     """Name of the headline score, higher is better."""
     unit: str
     """What the headline score is measured in, for tables."""
+    quantity: str
+    """What the densities of `statistics` are, for tables: ``share of pixels``, ``boxes per image``."""
+    label_files: str
+    """What the folder of the files that `writer` writes is called: ``masks``, ``boxes``."""
     strides: tuple[int, ...]
     """The backbone strides the model reads."""
+    output_stride: int | None = None
+    """The output stride the backbone is to keep; None is its own."""
     terms: tuple[LossTerm, ...]
     """The loss terms, in order. `counts` and `losses` return exactly these names."""
 
@@ -95,6 +77,14 @@ class Task(ABC, Generic[LabelsT, PredictionT]):
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    def alternatives(self, offers: Mapping[int | None, tuple[int, ...]]) -> str:
+        """Return what to choose instead, for people, where a backbone cannot give what the model reads.
+
+        Args:
+            offers: The strides it offers at each output stride it can keep; None is its own.
+        """
+        return ""
 
     @abstractmethod
     def build_model(self, backbone: Backbone) -> nn.Module:
@@ -109,8 +99,14 @@ class Task(ABC, Generic[LabelsT, PredictionT]):
         """Return, for each term, each image's summed loss: floating [B], not divided by anything."""
 
     @abstractmethod
-    def predict(self, model: nn.Module, batch: Batch) -> list[PredictionT]:
-        """Return one raw, scored, never thresholded prediction per image; `batch` holds floating images."""
+    def predict(self, model: nn.Module, batch: Batch, views: Sequence[View] = PLAIN_VIEW) -> list[PredictionT]:
+        """Return one raw, scored, never thresholded prediction per image.
+
+        Args:
+            model: What `build_model` returned.
+            batch: Floating images.
+            views: How the model looks at each image; the prediction is made from all of them.
+        """
 
     @abstractmethod
     def metric(self, device: torch.device) -> TaskMetric[PredictionT, LabelsT]:
@@ -121,16 +117,39 @@ class Task(ABC, Generic[LabelsT, PredictionT]):
         """Return the columns in which the pseudo-label store keeps a prediction."""
 
     @abstractmethod
-    def to_row(self, prediction: PredictionT) -> dict[str, Any]:
-        """Return a prediction as the values of `row_schema`."""
+    def to_row(self, prediction: PredictionT, top_k: int = 1) -> dict[str, Any]:
+        """Return a prediction as the values of `row_schema`.
+
+        Args:
+            prediction: Of one image.
+            top_k: Classes to keep for each element, with their scores, where a task has several for one.
+        """
 
     @abstractmethod
     def from_row(self, row: Mapping[str, Any]) -> LabelsT:
         """Return the scored labels of a stored row."""
 
     @abstractmethod
-    def as_labels(self, prediction: PredictionT) -> LabelsT:
+    def as_labels(self, prediction: PredictionT, top_k: int = 1) -> LabelsT:
         """Return a prediction as scored labels, as if it had been stored and read back."""
+
+    @abstractmethod
+    def at_original(self, prediction: PredictionT) -> LabelsT:
+        """Return a prediction as scored labels in the pixels of the image file, after its EXIF rotation."""
+
+    @abstractmethod
+    def writer(self, folder: Path) -> LabelWriter[LabelsT]:
+        """Return what writes labels into `folder`, in the form in which this task's data sources read them."""
+
+    @abstractmethod
+    def written_source(self, images: Path, folder: Path, list_path: Path) -> dict[str, Any]:
+        """Return the settings of the data source that reads what `writer` wrote, as under ``data.sources``.
+
+        Args:
+            images: The folder of the images, below which their ids are paths.
+            folder: The writer's.
+            list_path: A text file with the ids of the images that were written.
+        """
 
     @abstractmethod
     def apply(self, labels: LabelsT, decisions: Decisions) -> LabelsT:
@@ -161,46 +180,34 @@ class Task(ABC, Generic[LabelsT, PredictionT]):
     def draw(self, image_HW3: NDArray[np.uint8], labels: LabelsT) -> NDArray[np.uint8]:
         """Return a copy of the image with the labels drawn on it, uint8 [H, W, 3]."""
 
-
-@dataclass(frozen=True, slots=True)
-class Init:
-    """A way for a backbone to start.
-
-    Attributes:
-        name: ``random``, ``imagenet``, ``imagenet++``, ``simclr``, …
-        mean: Subtracted from each channel of images in 0..1.
-        std: Divides each channel after that.
-        origin: Where the weights come from, for people.
-        licence: The weights' licence.
-    """
-
-    name: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    origin: str
-    licence: str
+    @abstractmethod
+    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
+        """Return the classes in order, each with the colour in which it is drawn: red, green, blue in 0..255."""
 
 
 class Backbone(nn.Module, ABC):
     """A feature extractor. It normalises its own input, so that no caller needs to know how.
 
     Args:
-        config: The backbone's own settings; every such model has the field ``init``.
+        config: The backbone's own settings; every such model has the field ``init``, best an `InitChoice`.
         member: The model's name, where the backbone is a family.
         strides: The strides to offer, ascending.
+        output_stride: The coarsest stride of any map the model computes: later stages dilate instead of striding, and
+            the map of this stride is the deepest one. None is the model's own.
 
     Raises:
-        ConfigError: The backbone does not offer one of `strides`.
+        StridesError: The backbone does not offer one of `strides`, or cannot keep `output_stride`.
     """
 
     channels: dict[int, int]
     """Channels of each stride offered."""
 
-    def __init__(self, config: Any, member: str, strides: Sequence[int]) -> None:
+    def __init__(self, config: Any, member: str, strides: Sequence[int], output_stride: int | None = None) -> None:
         super().__init__()
         self.config = config
         self.member = member
         self.strides = tuple(strides)
+        self.output_stride = output_stride
         self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("std", torch.ones(3))
 
@@ -228,18 +235,41 @@ class Backbone(nn.Module, ABC):
         Raises:
             ConfigError: The backbone has no such init.
         """
-        known = {init.name: init for init in self.inits()}
-        if name not in known:
-            raise ConfigError(
-                f"{type(self).__name__} {self.member} has no init '{name}'{did_you_mean(name, known)}; "
-                f"it has: {', '.join(known)}"
-            )
-        init = known[name]
-        self.get_buffer("mean").copy_(torch.tensor(init.mean))
-        self.get_buffer("std").copy_(torch.tensor(init.std))
+        init = find_init(self.inits(), name, self._title)
+        self._set_normalisation(init)
         if name != "random":
             self.load_weights(init)
         return init
+
+    def load_checkpoint(self, checkpoint: CheckpointInit) -> Init:
+        """Start from the weights in a file, with the normalisation that they expect.
+
+        Raises:
+            ConfigError: The file cannot be read, or its weights are not this backbone's.
+        """
+        init = load_checkpoint(checkpoint, self.namings(), self.converted, self.inits(), self._title)
+        self._set_normalisation(init)
+        return init
+
+    def start(self, init: str | CheckpointInit) -> Init:
+        """Start as the settings say: from a named init, or from a checkpoint file."""
+        return self.initialise(init) if isinstance(init, str) else self.load_checkpoint(init)
+
+    def namings(self) -> tuple[dict[str, Tensor], ...]:
+        """Return the tensors that a checkpoint fills, under each set of names that checkpoints use for them."""
+        return ({name: tensor for name, tensor in self.state_dict().items() if name not in ("mean", "std")},)
+
+    def converted(self, state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+        """Yield a checkpoint under other names, where those in the file are not one of `namings`."""
+        yield from ()
+
+    @property
+    def _title(self) -> str:
+        return f"{type(self).__name__} {self.member}".rstrip()
+
+    def _set_normalisation(self, init: Init) -> None:
+        self.get_buffer("mean").copy_(torch.tensor(init.mean))
+        self.get_buffer("std").copy_(torch.tensor(init.std))
 
     def normalise(self, images: Tensor) -> Tensor:
         """Return `images` less the init's mean, divided by its deviation."""
@@ -291,10 +321,12 @@ class PseudoLabelPolicy(ABC):
 
     Args:
         config: The policy's own settings.
+        classes: The ordered class names.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, classes: Sequence[str]) -> None:
         self.config = config
+        self.classes = tuple(classes)
 
     @abstractmethod
     def fit(self, store: ScoreStatistics, labelled: ScoreStatistics) -> Policy:
@@ -331,6 +363,24 @@ class Accelerator(ABC):
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return the model made ready for the device, before it is moved there."""
         return model
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether `torch.autocast` computes in bfloat16 there."""
+        return False
+
+    @property
+    def has_sync_batch_norm(self) -> bool:
+        """Whether batch norm can be taken over the images of several such devices."""
+        return False
+
+    def prefers_channels_last(self, precision: str) -> bool:
+        """Return whether models are faster there with channels innermost in memory.
+
+        Args:
+            precision: As ``device.precision`` in the configuration.
+        """
+        return False
 
     @property
     def reduction_dtype(self) -> torch.dtype:

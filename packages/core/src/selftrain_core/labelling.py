@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +15,26 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from selftrain_core.batch import Batch
+from selftrain_core.distributed import gather_objects, rank, world_size
 from selftrain_core.geometry import Geometry
 from selftrain_core.index import Index
 from selftrain_core.interfaces import Task
 from selftrain_core.labels import ScoreStatistics
-from selftrain_core.prediction import Predicted, cut, predictions
+from selftrain_core.precision import Precision
+from selftrain_core.prediction import Predicted, cut, in_thread, predictions
 from selftrain_core.progress import Reporter
-from selftrain_core.samples import PictureDataset
-from selftrain_core.store import EMPTY, LABELLED, LEAK, UNREADABLE, USABLE, read_shard, seal, shard_path, write_shard
+from selftrain_core.samples import IndexPictures, PictureDataset, PictureList
+from selftrain_core.store import EMPTY, LABELLED, LEAK, UNREADABLE, open_shard, seal, shard_path, write_shard
+from selftrain_core.views import View
 
 ROWS_PER_SHARD = 256
 
+_STATISTICS = "statistics"
+"""Where a shard's metadata keep the statistics of its images, so that nobody need decode them again to count."""
 
-def label(
+
+def write_shards(
     folder: Path,
     model: nn.Module,
     task: Task[Any, Any],
@@ -34,12 +44,15 @@ def label(
     device: torch.device,
     batch: int,
     workers: int,
-    facts: Mapping[str, Any],
+    views: Sequence[View],
+    top_k: int,
     reporter: Reporter,
-) -> dict[str, Any]:
-    """Return the manifest of a store with the model's predictions on every unlabelled image.
+    precision: Precision = "float32",
+) -> None:
+    """Write the shards of a store with the model's predictions on every unlabelled image.
 
-    Shards that are already there are kept, so an interrupted labelling goes on at the first missing one.
+    Shards that are already there are kept, so an interrupted labelling goes on at the missing ones. The ranks share
+    them out, and return once all are there.
 
     Args:
         folder: The store.
@@ -50,72 +63,161 @@ def label(
         device: Where to predict.
         batch: Images in a forward pass.
         workers: Processes that read images.
-        facts: Written into the manifest: which teacher, which geometry.
+        views: How the teacher looks at each image.
+        top_k: Classes to keep for each element of a prediction.
         reporter: Tells people.
+        precision: In which the model computes.
+
+    Raises:
+        StoreError: A shard that is there is damaged.
+        RunError: The disk is full or the folder is not writable.
     """
     rows = index.rows("unlabelled")
-    entries = [index.entry(int(row))[1] for role in ("validation", "test") for row in index.rows(role)]
-    held_out = {content_digest(entry.path): entry.id for entry in entries}
     shards = cut(range(len(rows)), ROWS_PER_SHARD)
-    missing = [number for number in range(len(shards)) if not shard_path(folder, number).is_file()]
-    done = len(rows) - sum(len(shards[number]) for number in missing)
-    batches = [places for number in missing for places in cut(shards[number], batch)]
-    found = _flat(predictions(model, task, PictureDataset(index, rows, canvas), batches, device, workers))
-    for number in missing:
-        shard: list[dict[str, Any]] = []
-        for place in shards[number]:
-            result = next(found)
-            assert result.place == place, "predictions come in order"
-            shard.append(_row(result, int(rows[place]), index, task, canvas, held_out))
-            done += 1
-            if done % batch == 0 or done == len(rows):
-                reporter.tell("progress", done=done, total=len(rows))
-        write_shard(shard_path(folder, number), task.row_schema(), shard)
-    return seal(folder, len(shards), _statistics(folder, len(shards), task), task.classes, facts)
+    missing = _missing(folder, len(shards))
+    mine = missing[rank() :: world_size()]
+    batches = [places for number in mine for places in cut(shards[number], batch)]
+    dataset = PoolDataset(IndexPictures(index, rows), canvas, _held_out(index))
+    writer = _ShardWriter(folder, task, dataset.pictures, canvas, top_k, [(n, len(shards[n])) for n in mine])
+    before = len(rows) - sum(len(shards[number]) for number in missing)
+    whole = own = elsewhere = 0
+    found = predictions(model, task, dataset, batches, device, workers, views, precision)
+    with closing(in_thread(writer.add, found)) as counts:
+        for turn in range(-(-len(missing) // world_size())):
+            whole += len(shards[mine[turn]]) if turn < len(mine) else 0
+            while own < whole:
+                own += next(counts)
+                reporter.tell("progress", done=before + elsewhere + own, total=len(rows))
+            # After each shard: no rank is to wait for another longer than a process group has patience.
+            elsewhere = sum(gather_objects(own)) - own
 
 
-def _flat(batches: Iterator[list[Predicted]]) -> Iterator[Predicted]:
-    for results in batches:
-        yield from results
+def seal_store(folder: Path, task: Task[Any, Any], index: Index, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Seal a store whose shards have all been written, and return its manifest.
 
+    Args:
+        folder: The store.
+        task: That of its predictions.
+        index: The run's images.
+        facts: Written into the manifest: which teacher, which geometry.
 
-def _row(
-    result: Predicted,
-    row: int,
-    index: Index,
-    task: Task[Any, Any],
-    canvas: tuple[int, int],
-    held_out: Mapping[str, str],
-) -> dict[str, Any]:
-    entry = index.entry(row)[1]
-    id_ = entry.id
-    if result.failure:
-        return {"id": id_, "state": UNREADABLE, "reason": result.failure}
-    twin = held_out.get(content_digest(entry.path))
-    if twin is not None:
-        return {"id": id_, "state": LEAK, "reason": f"its bytes equal those of the held-out image '{twin}'"}
-    geometry = Geometry.fit(result.prediction.original, canvas)
-    holds_something = task.statistics(task.as_labels(result.prediction)).images_C.any()
-    return {
-        "id": id_,
-        "state": LABELLED if holds_something else EMPTY,
-        "height": geometry.original[0],
-        "width": geometry.original[1],
-        "matrix": geometry.matrix_23.ravel().tolist(),
-        **task.to_row(result.prediction),
-    }
-
-
-def _statistics(folder: Path, num_shards: int, task: Task[Any, Any]) -> ScoreStatistics:
-    # From the shards as they lie, so that an interrupted labelling counts what it did before.
+    Raises:
+        StoreError: A shard is missing or damaged.
+        RunError: The disk is full or the folder is not writable.
+    """
+    num_shards = -(-len(index.rows("unlabelled")) // ROWS_PER_SHARD)
     total = ScoreStatistics.empty(task.num_classes)
     for number in range(num_shards):
-        table = read_shard(shard_path(folder, number))
-        for batch in table.to_batches():
-            for row in batch.to_pylist():
-                if row["state"] in USABLE:
-                    total = total + task.statistics(task.from_row(row))
-    return total
+        kept = _kept_statistics(shard_path(folder, number))
+        assert kept is not None, "a shard without statistics is written anew"
+        total = total + kept
+    return seal(folder, num_shards, total, task.classes, facts)
+
+
+def _missing(folder: Path, num_shards: int) -> list[int]:
+    paths = [shard_path(folder, number) for number in range(num_shards)]
+    missing = [n for n, path in enumerate(paths) if not path.is_file() or _kept_statistics(path) is None]
+    # As rank 0 sees it, before any rank has written one: who looked later would share out others.
+    agreed: list[int] = gather_objects(missing)[0]
+    return agreed
+
+
+def _kept_statistics(path: Path) -> ScoreStatistics | None:
+    text = (open_shard(path).schema.metadata or {}).get(_STATISTICS.encode())
+    return None if text is None else ScoreStatistics.from_json(json.loads(text))
+
+
+def _held_out(index: Index) -> dict[str, str]:
+    entries = (index.entry(int(row))[1] for role in ("validation", "test") for row in index.rows(role))
+    return {content_digest(entry.path): entry.id for entry in entries}
+
+
+class Leak(str):
+    """Why an image that can be read is not labelled."""
+
+    __slots__ = ()
+
+
+class PoolDataset(PictureDataset):
+    """The pool's images; one whose bytes equal those of a held-out image gives that as its reason.
+
+    Args:
+        pictures: Id and file of each image.
+        canvas: (height, width).
+        held_out: Ids of the validation and test images by `content_digest`.
+    """
+
+    def __init__(self, pictures: PictureList, canvas: tuple[int, int], held_out: Mapping[str, str]) -> None:
+        super().__init__(pictures, canvas)
+        self.held_out = held_out
+
+    def __getitem__(self, place: int) -> tuple[int, Batch | str]:
+        """Return a place in `pictures` with its picture or the reason why there is none."""
+        found = super().__getitem__(place)
+        if isinstance(found[1], str):
+            return found
+        # Here, in a worker, which has just read the file: the system still holds it in memory.
+        twin = self.held_out.get(content_digest(self.pictures[place][1]))
+        return found if twin is None else (place, Leak(f"its bytes equal those of the held-out image '{twin}'"))
+
+
+class _ShardWriter:
+    """Makes rows of predictions, and writes each shard once it is whole.
+
+    Args:
+        folder: The store.
+        task: Turns predictions into rows.
+        pictures: Ids by place.
+        canvas: (height, width) the teacher sees.
+        top_k: Classes to keep for each element of a prediction.
+        shards: Number and rows of each shard, in the order in which predictions come.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        task: Task[Any, Any],
+        pictures: PictureList,
+        canvas: tuple[int, int],
+        top_k: int,
+        shards: Sequence[tuple[int, int]],
+    ) -> None:
+        self._folder, self._task, self._pictures, self._canvas, self._top_k = folder, task, pictures, canvas, top_k
+        self._shards = deque(shards)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self._statistics = ScoreStatistics.empty(self._task.num_classes)
+
+    def add(self, results: Sequence[Predicted]) -> int:
+        """Return the number of `results`, which are all of one shard."""
+        with torch.inference_mode():  # in which they were made
+            self._rows += [self._row(result) for result in results]
+        number, size = self._shards[0]
+        if len(self._rows) == size:
+            metadata = {_STATISTICS: json.dumps(self._statistics.to_json())}
+            write_shard(shard_path(self._folder, number), self._task.row_schema(), self._rows, metadata)
+            self._shards.popleft()
+            self._begin()
+        return len(results)
+
+    def _row(self, result: Predicted) -> dict[str, Any]:
+        id_ = self._pictures[result.place][0]
+        if result.failure:
+            state = LEAK if isinstance(result.failure, Leak) else UNREADABLE
+            return {"id": id_, "state": state, "reason": str(result.failure)}
+        geometry = Geometry.fit(result.prediction.original, self._canvas)
+        statistics = self._task.statistics(self._task.as_labels(result.prediction, self._top_k))
+        self._statistics = self._statistics + statistics
+        return {
+            "id": id_,
+            "state": LABELLED if statistics.images_C.any() else EMPTY,
+            "height": geometry.original[0],
+            "width": geometry.original[1],
+            "matrix": geometry.matrix_23.ravel().tolist(),
+            **self._task.to_row(result.prediction, self._top_k),
+        }
 
 
 def content_digest(path: Path) -> str:

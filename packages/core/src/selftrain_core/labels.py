@@ -31,10 +31,14 @@ class MaskLabels:
     Attributes:
         classes_HW: uint8, class indices, `IGNORE` where nothing is known.
         scores_HW: float32 in 0..1, or None for a person's labels.
+        runners_up_KHW: uint8, the next most probable classes in falling order, or None where one is all that is known.
+        runner_up_scores_KHW: float32 in 0..1, their scores.
     """
 
     classes_HW: NDArray[np.uint8]
     scores_HW: NDArray[np.float32] | None = None
+    runners_up_KHW: NDArray[np.uint8] | None = None
+    runner_up_scores_KHW: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +80,19 @@ class ScoreStatistics:
         num_images: Images counted.
         images_C: int64, images that hold the class at any score.
         histogram_CS: int64 over (class, score bin), in the task's unit: pixels or boxes. A person's label has score 1.
+        exposure: What the histogram is measured against, so that two sets can be compared: for pixels all that were
+            looked at, for boxes the images.
     """
 
     num_images: int
     images_C: NDArray[np.int64]
     histogram_CS: NDArray[np.int64]
+    exposure: int
+
+    @property
+    def density_CS(self) -> NDArray[np.float64]:
+        """The histogram per unit of exposure: shares of all pixels, or boxes per image; 0 where nothing was seen."""
+        return self.histogram_CS / max(1, self.exposure)
 
     def __add__(self, other: ScoreStatistics) -> ScoreStatistics:
         """Return the statistics of both sets of images together."""
@@ -88,21 +100,25 @@ class ScoreStatistics:
             self.num_images + other.num_images,
             self.images_C + other.images_C,
             self.histogram_CS + other.histogram_CS,
+            self.exposure + other.exposure,
         )
 
     @classmethod
     def empty(cls, num_classes: int) -> ScoreStatistics:
         """Return the statistics of no image."""
-        return cls(0, np.zeros(num_classes, np.int64), np.zeros((num_classes, HISTOGRAM_BINS), np.int64))
+        return cls(0, np.zeros(num_classes, np.int64), np.zeros((num_classes, HISTOGRAM_BINS), np.int64), 0)
 
     @classmethod
-    def of(cls, labels: NDArray[Any], scores: NDArray[Any] | None, num_classes: int) -> ScoreStatistics:
+    def of(
+        cls, labels: NDArray[Any], scores: NDArray[Any] | None, num_classes: int, *, exposure: int | None = None
+    ) -> ScoreStatistics:
         """Return the statistics of one image.
 
         Args:
             labels: Class indices of any shape; values outside 0..num_classes-1 are left out.
             scores: Scores in 0..1 of the same shape; None counts as 1.
             num_classes: Number of classes.
+            exposure: What the counts are measured against; None is the number of known labels, right for pixels.
         """
         known = (labels >= 0) & (labels < num_classes)
         classes = labels[known].astype(np.int64)
@@ -112,7 +128,8 @@ class ScoreStatistics:
             bins = np.minimum((scores[known] * HISTOGRAM_BINS).astype(np.int64), HISTOGRAM_BINS - 1)
         flat = np.bincount(classes * HISTOGRAM_BINS + bins, minlength=num_classes * HISTOGRAM_BINS)
         histogram = flat.reshape(num_classes, HISTOGRAM_BINS).astype(np.int64)
-        return cls(1, (histogram.sum(1) > 0).astype(np.int64), histogram)
+        seen = len(classes) if exposure is None else exposure
+        return cls(1, (histogram.sum(1) > 0).astype(np.int64), histogram, seen)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a manifest."""
@@ -120,6 +137,7 @@ class ScoreStatistics:
             "num_images": self.num_images,
             "images": self.images_C.tolist(),
             "histogram": self.histogram_CS.tolist(),
+            "exposure": self.exposure,
         }
 
     @classmethod
@@ -129,4 +147,5 @@ class ScoreStatistics:
             int(values["num_images"]),
             np.array(values["images"], np.int64),
             np.array(values["histogram"], np.int64).reshape(-1, HISTOGRAM_BINS),
+            int(values["exposure"]),
         )

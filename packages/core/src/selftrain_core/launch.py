@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from selftrain_core.errors import StageFailedError, error_named
+from selftrain_core.errors import RunError, StageFailedError, error_named
+from selftrain_core.files import explain
 from selftrain_core.plugins import registry
 from selftrain_core.progress import EVENTS_FD, Event, Observer
 from selftrain_core.run_folder import FINISHED, RunFolder, Stage
@@ -70,7 +71,7 @@ def _in_own_process(run: RunFolder, folder: Path, stage: Stage, observer: Observ
     failure = folder / FAILURE
     failure.unlink(missing_ok=True)
     failed: Event | None = None
-    with log.open("ab") as output:
+    with _opened(log) as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "selftrain_core.stage", str(folder)],
             stdin=subprocess.PIPE,
@@ -105,6 +106,13 @@ def _in_own_process(run: RunFolder, folder: Path, stage: Stage, observer: Observ
     record = run.record(stage.name)
     if status != 0 or record is None or record["state"] != FINISHED:
         raise StageFailedError(_how_it_ended(stage, status, log))
+
+
+def _opened(log: Path) -> BinaryIO:
+    try:
+        return log.open("ab")
+    except OSError as error:
+        raise RunError(f"{log} cannot be written: {explain(error)}") from error
 
 
 def _how_it_ended(stage: Stage, status: int, log: Path) -> str:

@@ -69,19 +69,25 @@ class NormalisedObjective:
         self._updates_2 = torch.zeros(2, dtype=dtype, device=device)
         column = torch.tensor([[t.weight, t.count_scale, t.count_offset] for t in self.terms], dtype=dtype)
         self._weight_T, self._scale_T, self._offset_T = column.to(device).unbind(1)
+        self._derive()
 
     @property
     def averages_2(self) -> Tensor:
         """The debiased averages (L̄_h, L̄_p); 0 before the first update of a half."""
-        correction = 1 - self.decay**self._updates_2
-        return torch.where(self._updates_2 > 0, self._sum_2 / correction.clamp(min=1e-12), 0.0)
+        return self._averages_2
 
     @property
     def ratio(self) -> Tensor:
         """The ratio r for the next step: 1 until both averages exist, and where L̄_p is 0."""
-        human, pseudo = self.averages_2.unbind()
+        return self._ratio
+
+    def _derive(self) -> None:
+        # Once per update, not at every look: each is some twenty small kernels on a GPU.
+        correction = 1 - self.decay**self._updates_2
+        self._averages_2 = torch.where(self._updates_2 > 0, self._sum_2 / correction.clamp(min=1e-12), 0.0)
+        human, pseudo = self._averages_2.unbind()
         known = (self._updates_2 > 0).all() & (pseudo > 0)
-        return torch.where(known, human / torch.where(known, pseudo, 1.0), 1.0)
+        self._ratio = torch.where(known, human / torch.where(known, pseudo, 1.0), 1.0)
 
     def denominators(self, counts: Sequence[Mapping[str, Tensor]], sources: Sequence[Tensor]) -> Denominators:
         """Return what one step's losses are divided by, from its micro-batches' counts. Sums over ranks.
@@ -133,6 +139,7 @@ class NormalisedObjective:
         updated_2 = self.decay * self._sum_2 + (1 - self.decay) * half_2.detach()
         self._sum_2 = torch.where(filled > 0, updated_2, self._sum_2)
         self._updates_2 = self._updates_2 + filled
+        self._derive()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state for a checkpoint."""
@@ -142,6 +149,7 @@ class NormalisedObjective:
         """Take up the state that `state_dict` returned."""
         self._sum_2 = state["sum_2"].to(self._sum_2)
         self._updates_2 = state["updates_2"].to(self._updates_2)
+        self._derive()
 
     def _halves(self, source_B: Tensor) -> Tensor:
         # Multiplication by 0/1 vectors, not indexing: the shapes stay fixed whatever the batch holds.

@@ -20,6 +20,7 @@ from selftrain_core.files import replacing
 from selftrain_core.images import read_image
 from selftrain_core.index import Index
 from selftrain_core.interfaces import Policy, Task
+from selftrain_core.legend import with_legend
 from selftrain_core.prediction import evaluating
 from selftrain_core.recorder import read_metrics
 from selftrain_core.samples import HumanLabels, one_picture
@@ -49,15 +50,18 @@ def draw_validation(
     names = list(models)
     captions = ["image", "truth", _short(names[0]), "pseudo label", *map(_short, names[1:])]
     sheet: list[list[NDArray[np.uint8]]] = []
+    images_C = np.zeros(task.num_classes, np.int64)
     for row in chosen:
         entry = index.entry(int(row))[1]
         image = read_image(entry.path)
         seen = {name: _predict(task, model, entry.path, canvas) for name, model in models.items()}
         kept = task.apply(seen[names[0]], task.decide(seen[names[0]], policy))
         shown = [human(int(row))[0], seen[names[0]], kept, *(seen[name] for name in names[1:])]
+        images_C += sum(task.statistics(labels).images_C for labels in shown)
         sheet.append([image, *(task.draw(image, labels) for labels in shown)])
+    legend = [entry for entry, images in zip(task.legend(), images_C, strict=True) if images]
     with replacing(path) as temporary:
-        contact_sheet(sheet, captions).save(temporary, format="PNG")
+        with_legend(np.asarray(contact_sheet(sheet, captions)), legend).save(temporary, format="PNG")
 
 
 def _predict(task: Task[Any, Any], model: nn.Module, path: Path, canvas: tuple[int, int]) -> Any:

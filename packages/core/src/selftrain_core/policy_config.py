@@ -24,3 +24,35 @@ class FixedPolicyConfig(StrictModel):
         if self.ignore_above is not None and self.ignore_above > self.threshold:
             raise ValueError(f"ignore_above ({self.ignore_above}) lies above threshold ({self.threshold})")
         return self
+
+
+class PerClassPolicyConfig(StrictModel):
+    """A threshold for each class, written down by hand."""
+
+    thresholds: dict[str, Score] = Field(description="Lowest score that is kept, by class name.")
+    threshold: Score = Field(default=0.5, description="Of the classes that are not named.")
+
+
+class AdaptivePolicyConfig(StrictModel):
+    """A threshold for each class, chosen so that as much of it is kept as people labelled."""
+
+    share: float = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="How much of each class to keep, as a part of what the labelled images hold of it.",
+    )
+    lowest: Score = Field(default=0.3, description="No threshold is lower: what is kept is at least as certain.")
+    highest: Score = Field(default=0.9, description="No threshold is higher.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.lowest > self.highest:
+            raise ValueError(f"lowest ({self.lowest}) lies above highest ({self.highest})")
+        return self
+
+
+class SoftPolicyConfig(StrictModel):
+    """Everything is kept and weighs as much as its score."""
+
+    threshold: Score = Field(default=0.0, description="Lowest score that is kept.")

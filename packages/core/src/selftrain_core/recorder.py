@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,10 +16,11 @@ from torch import nn
 
 from selftrain_core.distributed import rank, share_buffers
 from selftrain_core.errors import RunError
-from selftrain_core.files import append_line, replacing, write_text
+from selftrain_core.event_files import EventFiles, write_csv
+from selftrain_core.files import append_line, write_json, write_text
 from selftrain_core.progress import Reporter
 from selftrain_core.training import TrainingModule
-from selftrain_core.weights import save_model
+from selftrain_core.weights import save_model, save_state
 
 Scores = dict[str, float]
 
@@ -49,6 +51,7 @@ class Recorder(pl.Callback):
         description: Written beside the weights.
         reporter: Tells people.
         checkpoint_seconds: How often the state is saved.
+        event_folder: Where TensorBoard's event files go; None for none.
         log_every: Steps between two lines of the log.
     """
 
@@ -62,12 +65,15 @@ class Recorder(pl.Callback):
         reporter: Reporter,
         *,
         checkpoint_seconds: float,
+        event_folder: Path | None = None,
         log_every: int = 10,
     ) -> None:
         self.folder, self.metric_name, self.validate = folder, metric_name, validate
         self.validate_every, self.description, self.reporter = validate_every, description, reporter
         self.checkpoint_seconds, self.log_every = checkpoint_seconds, log_every
         self.history = History()
+        self._event_folder = event_folder if rank() == 0 else None
+        self._events: EventFiles | None = None
         self._saved_at = self._resumed_at = time.monotonic()
         self._seconds_before = 0.0
 
@@ -95,7 +101,10 @@ class Recorder(pl.Callback):
             module.restore(state["module"], finished=finished)
             self.history = History(**state["history"])
             self._seconds_before = self.history.seconds
-        self._forget_after(module.next_step)
+        if rank() == 0:
+            self._forget_after(module.next_step)
+        if finished:
+            self._close_events()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -111,6 +120,10 @@ class Recorder(pl.Callback):
             self._validate(pl_module, steps, seen)
             self._save_if_time(pl_module, force=True)
         self._save_if_time(pl_module, force=is_last)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the event files."""
+        self._close_events()
 
     def _log(self, module: TrainingModule, steps: int, seen: int) -> None:
         report = module.report
@@ -137,6 +150,8 @@ class Recorder(pl.Callback):
         scores = self.validate(module.result)
         score = scores[self.metric_name]
         self._write({"step": steps, "images_seen": seen, "validation": scores})
+        if rank() == 0:
+            write_csv(self.folder / "metrics.csv", read_metrics(self.folder))
         self.reporter.tell("score", done=seen, values={self.metric_name: score})
         # A later validation must be better by more than nothing: the earlier of two equal scores is kept.
         if self.history.best_score is None or score > self.history.best_score:
@@ -154,28 +169,47 @@ class Recorder(pl.Callback):
         self._saved_at = now
         if rank() == 0:
             state = {"module": module.state(), "history": asdict(self.history)}
-            # Into a handle of Python's: a full disk is then an OSError, as everywhere.
-            with replacing(self.checkpoint_path) as temporary, temporary.open("wb") as file:
-                torch.save(state, file)
+            save_state(self.checkpoint_path, state)
+            # For who asks how far the training is, without reading the state.
+            write_json(self.folder / "last.json", {"step": module.next_step, "steps": module.recipe.steps})
 
     def _load(self) -> dict[str, Any]:
         try:
             state: dict[str, Any] = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load raises many types on a damaged file
-            raise RunError(
-                f"{self.checkpoint_path} cannot be read ({error}); delete it to train this stage from its start"
-            ) from error
+            # What torch says of a pickle of other things is how to run it.
+            is_foreign = isinstance(error, UnpicklingError)
+            reason = "it holds more than tensors and numbers, and was not run" if is_foreign else str(error)
+            raise self._unreadable(reason or "it is cut short") from error
+        if not isinstance(state, dict) or not {"module", "history"} <= state.keys():
+            raise self._unreadable("it holds no state of a training")
         return state
+
+    def _unreadable(self, reason: str) -> RunError:
+        path = self.checkpoint_path
+        return RunError(f"{path} cannot be read ({reason}); delete it to train this stage from its start")
 
     def _write(self, line: dict[str, Any]) -> None:
         if rank() == 0:
             append_line(self.folder / "metrics.jsonl", json.dumps(line))
+            if self._events is not None:
+                self._events.add(line)
+
+    def _close_events(self) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
 
     def _forget_after(self, step: int) -> None:
         """Drop the log of steps that come again, so that an interrupted training's log reads like another's."""
         path = self.folder / "metrics.jsonl"
-        if rank() == 0 and path.is_file():
-            write_text(path, "".join(line + "\n" for line in _whole_lines(path) if json.loads(line)["step"] <= step))
+        lines: list[dict[str, Any]] = []
+        if path.is_file():
+            lines = [line for line in read_metrics(self.folder) if line["step"] <= step]
+            write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+            write_csv(self.folder / "metrics.csv", lines)
+        if self._event_folder is not None:
+            self._events = EventFiles(self._event_folder, lines)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from selftrain_core.batch import HUMAN, PSEUDO, Batch, Targets, collate
 from selftrain_core.data_source import DataSource
-from selftrain_core.errors import SelftrainError
+from selftrain_core.errors import SelftrainError, StoreError
 from selftrain_core.geometry import Geometry, image_on_canvas
 from selftrain_core.images import read_image
 from selftrain_core.index import Index
@@ -63,7 +63,15 @@ class PseudoLabels:
 
     def __call__(self, row: int) -> tuple[Labels, Decisions]:
         """Return the predictions on an image and the decisions on them."""
-        labels: Labels = self.task.from_row(self.store.row(self.index.entry(row)[1].id))
+        id_ = self.index.entry(row)[1].id
+        columns = self.store.row(id_)
+        try:
+            labels: Labels = self.task.from_row(columns)
+        except Exception as error:  # damaged columns make decoders stumble in ways of their own
+            raise StoreError(
+                f"the labels of '{id_}' in {self.store.folder} are damaged: {error}\n"
+                "  delete that folder and run the same command: it is made again"
+            ) from error
         return labels, self.task.decide(labels, self.policy)
 
 
@@ -173,27 +181,53 @@ class Pictures:
     failures: dict[int, str]
 
 
-class PictureDataset(Dataset[tuple[int, Batch | str]]):
-    """Images alone, on their canvas, for prediction; an unreadable one gives its reason instead.
+class PictureList(Protocol):
+    """Ids and files of images; a list of pairs is one."""
 
-    Args:
-        index: The run's images.
-        rows: int64 row numbers.
-        canvas: (height, width).
-    """
+    def __len__(self) -> int:
+        """Return the number of images."""
 
-    def __init__(self, index: Index, rows: NDArray[np.int64], canvas: tuple[int, int]) -> None:
-        self.index, self.rows, self.canvas = index, rows, canvas
+    def __getitem__(self, place: int, /) -> tuple[str, Path]:
+        """Return id and file of the image at a place."""
+
+
+@dataclass(frozen=True)
+class IndexPictures:
+    """Ids and files of the images of some rows of the index, read one at a time."""
+
+    index: Index
+    rows: NDArray[np.int64]
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> tuple[int, Batch | str]:
-        """Return a place in `rows` with its picture or the reason why there is none."""
+    def __getitem__(self, place: int, /) -> tuple[str, Path]:
+        """Return id and file of the image at a place."""
         entry = self.index.entry(int(self.rows[place]))[1]
+        return entry.id, entry.path
+
+
+class PictureDataset(Dataset[tuple[int, Batch | str]]):
+    """Images alone, on their canvas, for prediction; an unreadable one gives its reason instead.
+
+    Args:
+        pictures: Id and file of each image.
+        canvas: (height, width).
+    """
+
+    def __init__(self, pictures: PictureList, canvas: tuple[int, int]) -> None:
+        self.pictures, self.canvas = pictures, canvas
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.pictures)
+
+    def __getitem__(self, place: int) -> tuple[int, Batch | str]:
+        """Return a place in `pictures` with its picture or the reason why there is none."""
+        id_, path = self.pictures[place]
         try:
-            return place, one_picture(entry.path, entry.id, self.canvas)
+            return place, one_picture(path, id_, self.canvas)
         except SelftrainError as error:
             return place, str(error)
 

@@ -31,7 +31,7 @@ def parse(expression: str, known: Collection[str]) -> list[tuple[int, str]]:
         if part not in known:
             raise ConfigError(
                 f"'{expression}' names the source '{part}', which is not under data.sources"
-                f"{did_you_mean(part, known)}; sources: {', '.join(sorted(known))}"
+                f"{did_you_mean(part, known)}; sources: {', '.join(sorted(known)) or 'none'}"
             )
         sign = -1 if position and parts[position - 1] in "-−" else 1
         terms.append((sign, part))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,16 +16,16 @@ import yaml
 from torch import nn
 
 from selftrain_core import __version__, labelling, pictures
-from selftrain_core.accelerators import select_accelerator
-from selftrain_core.components import build_augmentation, build_backbone, build_policy, build_task
-from selftrain_core.config import RunConfig, TrainingConfig, parse_config
+from selftrain_core.accelerators import prepare_model, select_accelerator
+from selftrain_core.checking import check_labels
+from selftrain_core.components import build_augmentation, build_model, build_policy, build_task
+from selftrain_core.config import PredictionConfig, RunConfig, TrainingConfig, parse_config
 from selftrain_core.data_source import DataSource
-from selftrain_core.errors import DataError
+from selftrain_core.distributed import several_ranks
+from selftrain_core.errors import DataError, RunError
 from selftrain_core.evaluation import evaluate_model
 from selftrain_core.files import write_json
 from selftrain_core.fitting import fit, silence_lightning
-from selftrain_core.geometry import Geometry
-from selftrain_core.images import read_image
 from selftrain_core.index import Index, build_sources
 from selftrain_core.interfaces import Accelerator, Policy, Task
 from selftrain_core.keys import fold, name_key, seed_of
@@ -35,8 +36,9 @@ from selftrain_core.plugins import registry
 from selftrain_core.progress import Observer, Reporter
 from selftrain_core.recorder import Recorder
 from selftrain_core.samples import HumanLabels, PseudoLabels, StepDataset, Stream
-from selftrain_core.store import PseudoLabelStore, usable_rows
+from selftrain_core.store import USABLE, PseudoLabelStore, usable_rows
 from selftrain_core.training import Recipe, TrainingModule
+from selftrain_core.views import PLAIN_VIEW, View
 from selftrain_core.weights import load_weights, read_description, save_model
 
 STATISTICS = "labelled-statistics.json"
@@ -106,17 +108,19 @@ class StageContext:
             with_init: Whether to load the init's weights; not needed where all weights are about to be loaded.
         """
         torch.manual_seed(seed_of(fold(self.config.seed, name_key("init"))))
-        backbone = build_backbone(self.config.backbone, self.task.strides)
-        model = self.task.build_model(backbone)
+        model, backbone = build_model(self.task, self.config.backbone)
         if with_init:
             options: Any = self.config.backbone.options  # every backbone's settings have an init
-            backbone.initialise(options.init)
-        return self.accelerator.prepare(model)
+            init = backbone.start(options.init)
+            if init.note:
+                self.reporter.tell("note", text=init.note)
+        return prepare_model(model, self.accelerator, self.config.device)
 
     def trained_model(self, folder: Path, name: str = "model") -> nn.Module:
         """Return the model whose weights lie in a stage's folder."""
         model = self.new_model(with_init=False)
-        load_weights(model, folder / f"{name}.safetensors")
+        with _made_again(folder):
+            load_weights(model, folder / f"{name}.safetensors")
         return model
 
     def description(self) -> dict[str, Any]:
@@ -136,7 +140,11 @@ class StageContext:
         self.reporter.tell("progress", text=text, done=done, total=total)
 
     def scores(
-        self, model: nn.Module, role: str, progress: Callable[[int, int], None] | None = None
+        self,
+        model: nn.Module,
+        role: str,
+        views: Sequence[View] = PLAIN_VIEW,
+        progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, float]:
         """Return the scores of a model on the images of one role."""
         device = self.config.device
@@ -150,15 +158,28 @@ class StageContext:
             device=next(model.parameters()).device,
             batch=device.predict_batch,
             workers=device.workers,
+            views=views,
+            precision=device.precision,
             progress=progress,
         )
 
 
 def teach(context: StageContext) -> dict[str, Any]:
     """Train on human labels alone: the teacher."""
-    _check_labels(context)
-    training = context.config.teacher
-    return _train(context, training, [_human(context)], context.new_model(with_init=True), alpha=0.0)
+    config = context.config
+    labelled = check_labels(
+        context.index,
+        HumanLabels(context.index, context.sources),
+        context.task,
+        config.canvas,
+        allow_missing_classes=config.data.allow_missing_classes,
+        progress=partial(context.tell_progress, "checking images and labels"),
+    )
+    # A policy finds its mistakes when it is fitted: here, rather than once the teacher is trained.
+    build_policy(config.policy, context.classes).fit(labelled, labelled)
+    if context.is_main_rank:
+        write_json(context.folder / STATISTICS, labelled.to_json())
+    return _train(context, config.teacher, [_human(context)], context.new_model(with_init=True), alpha=0.0)
 
 
 def baseline(context: StageContext) -> dict[str, Any]:
@@ -171,7 +192,7 @@ def learn(context: StageContext) -> dict[str, Any]:
     config = context.config
     store = PseudoLabelStore(context.input("labels"), context.classes)
     rows = context.index.rows("unlabelled")
-    usable = usable_rows(store, list(context.index.ids(rows)), rows)
+    usable = usable_rows(store, context.index.ids(rows), rows)
     policy = _fitted_policy(context, store)
     pseudo = Stream("pseudo", usable, config.student.pseudo, PseudoLabels(context.index, store, context.task, policy))
     if config.student.start == "teacher":
@@ -184,21 +205,54 @@ def learn(context: StageContext) -> dict[str, Any]:
 def label(context: StageContext) -> dict[str, Any]:
     """Let the teacher predict on every unlabelled image, and keep its scores."""
     device = context.config.device
+    settings = context.config.labelling
     teacher = context.input("teacher")
     model = context.trained_model(teacher).to(context.accelerator.device())
-    manifest = labelling.label(
-        context.folder,
-        model,
-        context.task,
-        context.index,
-        canvas=context.config.canvas,
-        device=context.accelerator.device(),
-        batch=device.predict_batch,
-        workers=device.workers,
-        facts={"teacher": read_description(teacher), "canvas": list(context.config.canvas), "tta": None},
-        reporter=context.reporter,
-    )
+    with several_ranks(context.accelerator, device.devices):
+        labelling.write_shards(
+            context.folder,
+            model,
+            context.task,
+            context.index,
+            canvas=context.config.canvas,
+            device=context.accelerator.device(),
+            batch=device.predict_batch,
+            workers=device.workers,
+            views=views_of(settings),
+            top_k=settings.top_k,
+            precision=device.precision,
+            reporter=context.reporter,
+        )
+    if not context.is_main_rank:
+        return {}
+    facts = {
+        "teacher": read_description(teacher),
+        "canvas": list(context.config.canvas),
+        "labelling": settings.model_dump(mode="json"),
+    }
+    manifest = labelling.seal_store(context.folder, context.task, context.index, facts)
+    _refuse_useless(context.folder, manifest)
     return {"states": manifest["states"], "images": sum(manifest["shards"])}
+
+
+def _refuse_useless(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Check that there is an image to learn from.
+
+    Raises:
+        DataError: All are unreadable or leaks.
+    """
+    if not set(manifest["states"]).isdisjoint(USABLE):
+        return
+    # It holds nothing that is worth keeping; with it, a mended pool would be refused as changed.
+    for path in [folder / "manifest.json", *folder.glob("shard-*")]:
+        path.unlink()
+    states = ", ".join(f"{count:,} {state}" for state, count in manifest["states"].items())
+    first = manifest["failures"][0]
+    raise DataError(
+        f"none of the {sum(manifest['shards']):,} images of data.unlabelled can be used: {states}\n"
+        f"  the first is '{first['id']}': {first['reason']}\n"
+        "  mend the images, or give others, and run the same command: the teacher is kept"
+    )
 
 
 def evaluate(context: StageContext) -> dict[str, Any]:
@@ -206,7 +260,8 @@ def evaluate(context: StageContext) -> dict[str, Any]:
     folder = context.input("model")
     roles = ("validation", "test")
     result: dict[str, Any] = {}
-    last, selected = read_description(folder), read_description(folder, "selected")
+    with _made_again(folder):
+        last, selected = read_description(folder), read_description(folder, "selected")
     for name, weights in (("last", "model"), ("selected", "selected")):
         if name == "selected" and selected["step"] == last["step"]:
             result["selected"] = {**result["last"]}
@@ -214,7 +269,8 @@ def evaluate(context: StageContext) -> dict[str, Any]:
         model = context.trained_model(folder, weights).to(context.accelerator.device())
         result[name] = {"images_seen": read_description(folder, weights)["images_seen"]}
         for role in roles:
-            result[name][role] = context.scores(model, role, partial(context.tell_progress, f"{name} weights, {role}"))
+            tell = partial(context.tell_progress, f"{name} weights, {role}")
+            result[name][role] = context.scores(model, role, views_of(context.config.evaluation), tell)
     context.reporter.tell(
         "score", values={f"test {context.task.metric_name}": result["last"]["test"][context.task.metric_name]}
     )
@@ -232,6 +288,11 @@ def draw(context: StageContext) -> dict[str, Any]:
     )  # fmt: skip
     pictures.draw_curves(context.folder / "curves.png", {name: context.run / name for name in names}, context.task)
     return {"pictures": ["validation.png", "curves.png"]}
+
+
+def views_of(settings: PredictionConfig) -> tuple[View, ...]:
+    """Return the views that a configuration asks for."""
+    return tuple(View(scale, is_flipped) for scale, is_flipped in settings.views)
 
 
 STAGES: dict[str, Callable[[StageContext], dict[str, Any]]] = {
@@ -269,8 +330,9 @@ def _train(
     )  # fmt: skip
     recipe = Recipe(context.request["name"], config.seed, steps, per_step, training)
     module = TrainingModule(
-        model, context.task, build_augmentation(config.augmentation), objective, recipe, context.folder
-    )
+        model, context.task, build_augmentation(config.augmentation), objective, recipe, context.folder,
+        precision=config.device.precision,
+    )  # fmt: skip
     recorder = Recorder(
         context.folder,
         context.task.metric_name,
@@ -279,6 +341,7 @@ def _train(
         context.description(),
         context.reporter,
         checkpoint_seconds=config.device.checkpoint_seconds,
+        event_folder=context.run / "tensorboard" / context.request["name"] if config.logging.tensorboard else None,
     )
     fit(module, dataset, recorder, context.accelerator, devices=config.device.devices, workers=config.device.workers)
     seen = steps * per_step
@@ -297,44 +360,20 @@ def _train(
 
 
 def _fitted_policy(context: StageContext, store: PseudoLabelStore) -> Policy:
-    labelled = json.loads((context.input("first") / STATISTICS).read_text(encoding="utf-8"))
-    return build_policy(context.config.policy).fit(store.statistics, ScoreStatistics.from_json(labelled))
+    path = context.input("first") / STATISTICS
+    with _made_again(path.parent):
+        try:
+            labelled = ScoreStatistics.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
+    policy = build_policy(context.config.policy, context.classes)
+    return policy.fit(store.statistics, labelled)
 
 
-def _check_labels(context: StageContext) -> None:
-    """Read every image with human labels once, before the first step: to train on, to validate and to test.
-
-    Raises:
-        DataError: An image or a label cannot be read, a label does not fit its image, an image is in two parts under
-            two names, or no labelled image shows some class.
-    """
-    labels = HumanLabels(context.index, context.sources)
-    statistics = ScoreStatistics.empty(len(context.classes))
-    seen: dict[str, tuple[str, str]] = {}
-    for role in ("labelled", "validation", "test"):
-        for row in map(int, context.index.rows(role)):
-            entry = context.index.entry(row)[1]
-            try:
-                known, _ = labels(row)
-                height, width = read_image(entry.path).shape[:2]
-                context.task.to_targets(known, None, Geometry.fit((height, width), context.config.canvas))
-            except DataError as error:
-                files = " and ".join(str(path) for path in (entry.path, entry.label_path) if path)
-                remedy = f"('{entry.id}' of data.{role}, {files}; take it out of its list, or mend it)"
-                raise DataError(f"{error}\n  {remedy}") from error
-            first, twin = seen.setdefault(labelling.content_digest(entry.path), (role, entry.id))
-            if first != role:
-                raise DataError(
-                    f"'{entry.id}' of data.{role} and '{twin}' of data.{first} are the same picture; take one out"
-                )
-            if role == "labelled":
-                statistics = statistics + context.task.statistics(known)
-    absent = labelling.missing_classes(statistics, context.classes)
-    if absent and not context.config.data.allow_missing_classes:
-        raise DataError(
-            f"no labelled image shows: {', '.join(absent)}\n  what they do show: "
-            f"{', '.join(name for name in context.classes if name not in absent) or 'nothing'}\n"
-            "  check the order of data.classes, label such images, or set data.allow_missing_classes: true"
-        )
-    if context.is_main_rank:
-        write_json(context.folder / STATISTICS, statistics.to_json())
+@contextmanager
+def _made_again(folder: Path) -> Iterator[None]:
+    """Say of an unusable file of a finished stage how to come by another."""
+    try:
+        yield
+    except RunError as error:
+        raise RunError(f"{error}\n  delete {folder} and run the same command: the stage is done again") from error

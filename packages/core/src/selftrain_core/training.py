@@ -25,8 +25,9 @@ from selftrain_core.interfaces import Augmentation, Task
 from selftrain_core.keys import fold, name_key, seed_of
 from selftrain_core.objective import Denominators, NormalisedObjective
 from selftrain_core.optim import build_optimizer, learning_rate
+from selftrain_core.precision import Precision, forward
 from selftrain_core.samples import raised
-from selftrain_core.weights import WeightAverage
+from selftrain_core.weights import KeptBuffers, WeightAverage, save_state
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class TrainingModule(pl.LightningModule):
         objective: Weighs the two halves.
         recipe: What the stage is.
         folder: Where a batch that stops the run is saved.
+        precision: In which the model computes.
     """
 
     def __init__(
@@ -81,18 +83,22 @@ class TrainingModule(pl.LightningModule):
         objective: NormalisedObjective,
         recipe: Recipe,
         folder: Path,
+        *,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model = model
         self.task, self.augmentation, self.objective, self.recipe = task, augmentation, objective, recipe
         self.folder = folder
+        self.precision: Precision = precision
         decay = recipe.training.ema_decay
         self.average = None if decay is None else WeightAverage(model, decay)
         self.next_step = 0
         self.skipped_steps = 0
         self.skipped_in_a_row = 0
         self.report: StepReport | None = None
+        self._kept_buffers = KeptBuffers()
         self._key = fold(recipe.seed, name_key(recipe.stage))
 
     @property
@@ -111,7 +117,7 @@ class TrainingModule(pl.LightningModule):
         micro_batches = [self._augmented(batch) for batch in raised(item)]
         counts = [self.task.counts(batch.targets) for batch in micro_batches]
         denominators = self.objective.denominators(counts, [batch.source_B for batch in micro_batches])
-        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        self._kept_buffers.keep(self.model)
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         optimizer.zero_grad(set_to_none=True)
@@ -132,7 +138,7 @@ class TrainingModule(pl.LightningModule):
                 self.average.update(self.model)
             self.skipped_in_a_row = 0
         else:
-            self._skip(step, buffers, micro_batches)
+            self._skip(step, micro_batches, denominators)
         self.next_step = step + 1
 
     def state(self) -> dict[str, Any]:
@@ -172,7 +178,7 @@ class TrainingModule(pl.LightningModule):
     def _backward(self, micro_batches: Sequence[Batch], denominators: Denominators) -> Tensor:
         total = torch.zeros_like(denominators.filled_2)
         for number, batch in enumerate(micro_batches):
-            losses = self.task.losses(self.model(batch.image_B3HW), batch.targets)
+            losses = self._losses(batch)
             half_2 = self.objective.halves(losses, batch.source_B, denominators)
             is_last = number == len(micro_batches) - 1
             with nullcontext() if is_last else self._without_reduction():
@@ -181,26 +187,29 @@ class TrainingModule(pl.LightningModule):
             total = total + half_2.detach()
         return total
 
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        return self.task.losses(forward(self.model, batch.image_B3HW, self.precision), batch.targets)
+
     def _without_reduction(self) -> AbstractContextManager[None]:
         wrapper = self.trainer.strategy.model
         return wrapper.no_sync() if isinstance(wrapper, DistributedDataParallel) else nullcontext()
 
-    def _skip(self, step: int, buffers: Sequence[Tensor], micro_batches: Sequence[Batch]) -> None:
+    def _skip(self, step: int, micro_batches: Sequence[Batch], denominators: Denominators) -> None:
         """Leave everything as it was before the step: no update was made, only batch norm saw the images.
 
         Raises:
             StageFailedError: Too many steps in a row were not finite.
         """
-        for buffer, before in zip(self.model.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+        self._kept_buffers.put_back(self.model)
         self.skipped_steps += 1
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row < self.recipe.training.max_skipped_steps:
             return
         path = self.folder / f"nonfinite-step-{step}-rank-{rank()}.pt"
-        torch.save([vars(replace(batch, targets=vars(batch.targets))) for batch in micro_batches], path)  # type: ignore[arg-type]
+        save_state(path, [vars(replace(batch, targets=vars(batch.targets))) for batch in micro_batches])  # type: ignore[arg-type]
         assert self.report is not None
-        human, pseudo = (float(self.report.half_2[half]) for half in (HUMAN, PSEUDO))
+        torch.manual_seed(seed_of(fold(self._key, step, rank())))
+        human, pseudo = self._each_half(micro_batches, denominators).tolist()
         raise StageFailedError(
             f"{self.recipe.stage}: the loss or its gradient was not finite for {self.skipped_in_a_row} steps in a row, "
             f"up to step {step} (human loss {human:g}, pseudo loss {pseudo:g}, gradient norm "
@@ -209,3 +218,17 @@ class TrainingModule(pl.LightningModule):
             "  what usually helps: a lower optimizer.lr or optimizer.gradient_clip (of teacher or student), or a lower "
             "objective.alpha"
         )
+
+    def _each_half(self, micro_batches: Sequence[Batch], denominators: Denominators) -> Tensor:
+        """Return (L_h, L_p) of a step, each from its own images alone.
+
+        In a step the halves are told apart by multiplication with 0 and 1, which turns a NaN of one into one of both.
+        """
+        half_2 = torch.zeros_like(denominators.filled_2)
+        with torch.no_grad():
+            for batch in micro_batches:
+                losses = self._losses(batch)
+                for source in (HUMAN, PSEUDO):
+                    own = {name: torch.where(batch.source_B == source, loss, 0.0) for name, loss in losses.items()}
+                    half_2[source] += self.objective.halves(own, batch.source_B, denominators)[source]
+        return sum_over_ranks(half_2)

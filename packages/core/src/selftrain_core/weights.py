@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from selftrain_core.errors import RunError
-from selftrain_core.files import replacing, write_json
+from selftrain_core.files import explain, replacing, write_json
 
 
 class WeightAverage:
@@ -29,40 +30,72 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        def average(averages: Sequence[Tensor], currents: Sequence[Tensor], updates: Tensor | int) -> None:
-            count = int(updates)
-            weight = 1 - min(decay, (1 + count) / (10 + count))
-            for target, current in zip(averages, currents, strict=True):
-                if target.is_floating_point():
-                    target.lerp_(current, weight)
-                else:
-                    target.copy_(current)
-
-        self._averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-        # AveragedModel's first update would copy the model as it then is; the average starts from the copy made here.
-        self._averaged.n_averaged.fill_(1)
-
-    @property
-    def model(self) -> nn.Module:
-        """The averaged model."""
-        return self._averaged.module
+        self.model = copy.deepcopy(model)
+        self._decay = decay
+        # Counted here: torch's AveragedModel keeps its count on the device, and each update waits for it.
+        self._count = 1
 
     def update(self, model: nn.Module) -> None:
         """Move the average towards `model`."""
+        weight = 1 - min(self._decay, (1 + self._count) / (10 + self._count))
         with torch.no_grad():
-            self._averaged.update_parameters(model)
+            for averages, currents in _by_type(_tensors(self.model), _tensors(model)):
+                if averages[0].is_floating_point():
+                    torch._foreach_lerp_(averages, currents, weight)
+                else:
+                    torch._foreach_copy_(averages, currents)
+        self._count += 1
 
     def to(self, device: torch.device) -> None:
         """Move the average to a device."""
-        self._averaged.to(device)
+        self.model.to(device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""
-        return self._averaged.state_dict()
+        weights = {f"module.{name}": value for name, value in self.model.state_dict().items()}
+        return {"n_averaged": torch.tensor(self._count), **weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the state that `state_dict` returned."""
-        self._averaged.load_state_dict(state)
+        weights = {name.removeprefix("module."): value for name, value in state.items() if name != "n_averaged"}
+        self.model.load_state_dict(weights)
+        self._count = int(state["n_averaged"])
+
+
+class KeptBuffers:
+    """A model's buffers as they were, above all batch norm's, which move in every forward pass."""
+
+    def __init__(self) -> None:
+        self._kept: list[Tensor] = []
+
+    def keep(self, model: nn.Module) -> None:
+        """Remember the buffers of `model`, always the same one."""
+        with torch.no_grad():
+            if not self._kept:
+                self._kept = [buffer.clone() for buffer in model.buffers()]
+                return
+            for kept, buffers in _by_type(self._kept, model.buffers()):
+                torch._foreach_copy_(kept, buffers)
+
+    def put_back(self, model: nn.Module) -> None:
+        """Give `model` the buffers that were last kept."""
+        with torch.no_grad():
+            for buffers, kept in _by_type(model.buffers(), self._kept):
+                torch._foreach_copy_(buffers, kept)
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    return chain(model.parameters(), model.buffers())
+
+
+def _by_type(targets: Iterable[Tensor], sources: Iterable[Tensor]) -> Iterable[tuple[list[Tensor], list[Tensor]]]:
+    """Return pairs of lists of one type each, which a GPU goes through in a few kernels rather than one per tensor."""
+    groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for target, source in zip(targets, sources, strict=True):
+        group = groups.setdefault(target.dtype, ([], []))
+        group[0].append(target)
+        group[1].append(source)
+    return groups.values()
 
 
 def save_model(folder: Path, name: str, model: nn.Module, description: Mapping[str, Any]) -> None:
@@ -77,8 +110,24 @@ def save_model(folder: Path, name: str, model: nn.Module, description: Mapping[s
         try:
             save_file(tensors, str(temporary))
         except SafetensorError as error:  # its own type for a full disk and a missing folder too
-            raise RunError(f"{path} cannot be written: {error}") from error
+            raise RunError(f"{path} cannot be written: {explain(error)}") from error
     write_json(folder / f"{name}.json", description)
+
+
+def save_state(path: Path, state: Any) -> None:
+    """Write tensors in whatever nesting, for `torch.load` with ``weights_only``.
+
+    Raises:
+        RunError: The disk is full or the folder is not writable.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # torch then complains of its file's end, and hides what the system said.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

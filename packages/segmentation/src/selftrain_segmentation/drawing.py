@@ -12,6 +12,7 @@ from selftrain_core.labels import IGNORE
 
 OPACITY = 0.6
 HATCH_PERIOD = 6
+IGNORE_RGB = (190, 190, 190)
 _GOLDEN_ANGLE = 0.381966
 
 
@@ -42,6 +43,6 @@ def overlay(image_HW3: NDArray[np.uint8], classes_HW: NDArray[np.uint8]) -> NDAr
     line = (rows + columns) % HATCH_PERIOD < HATCH_PERIOD // 3
     ignored = classes == IGNORE
     drawn[ignored] = image_HW3[ignored]
-    drawn[ignored & line] = 190
+    drawn[ignored & line] = IGNORE_RGB
     result: NDArray[np.uint8] = drawn.round().astype(np.uint8)
     return result

@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
-from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from selftrain_core.errors import ConfigError
 from selftrain_core.interfaces import Backbone
 from selftrain_segmentation.config import SegmentationConfig
+from selftrain_segmentation.decoders import arrange, build_decoder
 
 
 class SegmentationModel(nn.Module):
     """Maps images, float [B,3,H,W] in 0..1 with sides that are multiples of 32, to logits [B,C,H,W].
 
     Args:
-        backbone: Offers strides 4, 8, 16 and 32.
-        config: The decoder's settings.
+        backbone: Offers the strides that the decoder reads.
+        config: Which decoder, and its settings.
         num_classes: C.
+
+    Raises:
+        ConfigError: The decoder cannot use the backbone's maps.
     """
 
     def __init__(self, backbone: Backbone, config: SegmentationConfig, num_classes: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.decoder = FPNDecoder(
-            encoder_channels=[backbone.channels[stride] for stride in backbone.strides],
-            encoder_depth=len(backbone.strides),
-            pyramid_channels=config.pyramid_channels,
-            segmentation_channels=config.segmentation_channels,
-            dropout=config.dropout,
-        )
-        self.head = nn.Conv2d(self.decoder.out_channels, num_classes, kernel_size=1)
+        self.decoder, width = build_decoder(config.decoder, backbone.channels)
+        self.head = nn.Conv2d(width, num_classes, kernel_size=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits at the images' size."""
-        features = self.backbone(images)
-        decoded = self.decoder([features[stride] for stride in self.backbone.strides])
+        """Return logits at the images' size.
+
+        Raises:
+            ConfigError: One image on the smallest canvas leaves a normalisation layer a single value.
+        """
+        num_images, _, height, width = images.shape
+        coarsest = self.backbone.strides[-1]
+        if num_images * (height // coarsest) * (width // coarsest) == 1 and any(
+            map(_refuses_one_value, self.modules())
+        ):
+            raise ConfigError(
+                f"one image on a canvas of {height}×{width} is a single value at stride {coarsest}, of which "
+                "normalisation layers can make no statistics; it needs a larger canvas, or more images at once: raise "
+                "teacher.human, student.human and student.pseudo, or lower device.micro_batches and device.devices"
+            )
+        decoded = self.decoder(arrange(images, self.backbone(images)))
         logits: Tensor = self.head(decoded)
         return functional.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _refuses_one_value(part: nn.Module) -> bool:
+    if isinstance(part, nn.GroupNorm):
+        return part.num_groups == part.num_channels  # also in evaluation
+    return isinstance(part, _BatchNorm) and part.training

@@ -22,12 +22,18 @@ def selftrain_tasks() -> Sequence[TaskSpec]:
 
 @hookimpl
 def selftrain_data_sources() -> Sequence[DataSourceSpec]:
-    """Return the data source."""
+    """Return the data sources."""
     return [
         DataSourceSpec(
             name="segmentation/index-masks",
             summary="a folder of images and a folder of masks whose pixel values are class indices",
-            config="selftrain_segmentation.config:IndexMasksConfig",
+            config="selftrain_segmentation.source_config:IndexMasksConfig",
             load="selftrain_segmentation.sources:IndexMasks",
-        )
+        ),
+        DataSourceSpec(
+            name="segmentation/colour-masks",
+            summary="a folder of images and a folder of masks in which each class has a colour",
+            config="selftrain_segmentation.source_config:ColourMasksConfig",
+            load="selftrain_segmentation.sources:ColourMasks",
+        ),
     ]

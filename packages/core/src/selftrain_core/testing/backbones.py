@@ -22,14 +22,17 @@ class BackboneContract(ComponentContract):
     interface = Backbone
     strides: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)
     """Strides to ask for, ascending."""
+    output_strides: ClassVar[tuple[int, ...]] = ()
+    """Output strides that it can keep."""
     sizes: ClassVar[tuple[tuple[int, int], ...]] = ((64, 96), (96, 32))
     """Heights and widths of images; multiples of 32, as canvases are."""
     offline_inits: ClassVar[tuple[str, ...]] = ("random",)
     """The inits whose weights are on this machine."""
 
-    def build(self, strides: Sequence[int] | None = None) -> Backbone:
+    def build(self, strides: Sequence[int] | None = None, output_stride: int | None = None) -> Backbone:
         """Return the backbone, not yet initialised."""
-        backbone: Backbone = self.load()(self.settings(), self.found().member, strides or self.strides)
+        member = self.found().member
+        backbone: Backbone = self.load()(self.settings(), member, strides or self.strides, output_stride)
         return backbone
 
     def initialised(self, init: str = "random", seed: int = 0) -> Backbone:
@@ -47,12 +50,14 @@ class BackboneContract(ComponentContract):
 
     def test_features(self) -> None:
         """Features come for exactly the strides asked for, with the channels declared, ⌈side/stride⌉ large."""
-        backbone = self.initialised()
-        assert set(backbone.channels) == set(self.strides), f"channels are declared for {sorted(backbone.channels)}"
+        self._assert_features(self.initialised(), self.strides)
+
+    def _assert_features(self, backbone: Backbone, strides: tuple[int, ...]) -> None:
+        assert set(backbone.channels) == set(strides), f"channels are declared for {sorted(backbone.channels)}"
         for height, width in self.sizes:
             with torch.no_grad():
                 found = self.features(backbone, (height, width))
-            assert tuple(found) == self.strides, f"strides are {tuple(found)}, asked for {self.strides}"
+            assert tuple(found) == strides, f"strides are {tuple(found)}, asked for {strides}"
             for stride, feature in found.items():
                 sides = math.ceil(height / stride), math.ceil(width / stride)
                 expected = (2, backbone.channels[stride], *sides)
@@ -63,6 +68,22 @@ class BackboneContract(ComponentContract):
         """A stride that the backbone does not offer is an error for the user."""
         with raises(ConfigError, "a backbone of stride 3"):
             self.build((3,))
+
+    def test_output_strides(self) -> None:
+        """With an output stride the strides up to it are offered, and no parameter is left out."""
+        for output_stride in self.output_strides:
+            strides = tuple(stride for stride in self.strides if stride <= output_stride)
+            backbone = self.build(strides, output_stride)
+            self._assert_features(backbone.eval(), strides)
+            self._assert_gradients(backbone.train())
+
+    def test_impossible_output_stride(self) -> None:
+        """An output stride that the backbone cannot keep, or finer than a stride asked for, is a user's error."""
+        with raises(ConfigError, "a backbone of output stride 3"):
+            self.build(self.strides[:1], 3)
+        for output_stride in self.output_strides:
+            with raises(ConfigError, f"stride {2 * output_stride} at the output stride {output_stride}"):
+                self.build((2 * output_stride,), output_stride)
 
     def test_inits(self) -> None:
         """Inits have distinct names, ``random`` among them, and say where their weights come from."""
@@ -119,7 +140,9 @@ class BackboneContract(ComponentContract):
 
     def test_gradients_reach_every_parameter(self) -> None:
         """No parameter is left out: an unused one stops training on several devices."""
-        backbone = self.initialised().train()
+        self._assert_gradients(self.initialised().train())
+
+    def _assert_gradients(self, backbone: Backbone) -> None:
         total = sum((f * draws(tuple(f.shape), stride)).sum() for stride, f in self.features(backbone).items())
         assert isinstance(total, Tensor)
         total.backward()

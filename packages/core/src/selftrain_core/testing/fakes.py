@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,12 @@ from torch.nn import functional
 from selftrain_core.batch import Batch, Targets, float_images
 from selftrain_core.config_model import StrictModel
 from selftrain_core.distributed import sum_over_ranks
-from selftrain_core.errors import ConfigError
+from selftrain_core.errors import StridesError
 from selftrain_core.geometry import Geometry, map_on_canvas
 from selftrain_core.interfaces import Augmentation, Backbone, Init, LossTerm, Policy, Task
 from selftrain_core.keys import uniform
 from selftrain_core.labels import IGNORE, KEEP, Decisions, MaskLabels, ScoreStatistics
+from selftrain_core.views import PLAIN_VIEW, View
 
 
 class TinyBackboneConfig(StrictModel):
@@ -39,12 +41,20 @@ class TinyBackbone(Backbone):
 
     config: TinyBackboneConfig
 
-    def __init__(self, config: TinyBackboneConfig, member: str = "", strides: Sequence[int] = (4,)) -> None:
-        super().__init__(config, member, strides)
+    def __init__(
+        self,
+        config: TinyBackboneConfig,
+        member: str = "",
+        strides: Sequence[int] = (4,),
+        output_stride: int | None = None,
+    ) -> None:
+        super().__init__(config, member, strides, output_stride)
+        # No layer is built behind the last stride asked for, so an output stride leaves nothing to dilate.
         offered = [2**n for n in range(1, 8)]
-        missing = [stride for stride in strides if stride not in offered]
-        if missing:
-            raise ConfigError(f"TinyBackbone has no stride {missing}; it has: {offered}")
+        missing = [stride for stride in (*strides, output_stride or 2) if stride not in offered]
+        if missing or max(strides) > (output_stride or 128):
+            asked = f"{list(strides)} at the output stride {output_stride}"
+            raise StridesError(f"TinyBackbone has no strides {asked}; it has: {offered}", {None: tuple(offered)})
         width = config.width
         self.layers = nn.ModuleList(
             nn.Sequential(
@@ -112,6 +122,8 @@ class PixelTask(Task[MaskLabels, PixelPrediction]):
 
     metric_name = "accuracy"
     unit = "% of pixels"
+    quantity = "share of pixels"
+    label_files = "arrays"
     strides: tuple[int, ...] = (4,)
     terms: tuple[LossTerm, ...] = (LossTerm("pixels"),)
 
@@ -130,9 +142,11 @@ class PixelTask(Task[MaskLabels, PixelPrediction]):
         loss_BHW = functional.cross_entropy(outputs, targets.mask_BHW.long(), ignore_index=IGNORE, reduction="none")
         return {"pixels": (loss_BHW * targets.weight_BHW).sum((1, 2))}
 
-    def predict(self, model: nn.Module, batch: Batch) -> list[PixelPrediction]:
-        """Return class probabilities over each picture's part of the canvas."""
-        probability_BCHW = model(batch.image_B3HW).softmax(1)
+    def predict(self, model: nn.Module, batch: Batch, views: Sequence[View] = PLAIN_VIEW) -> list[PixelPrediction]:
+        """Return class probabilities over each picture's part of the canvas, the mean of all views."""
+        canvas = (batch.image_B3HW.shape[2], batch.image_B3HW.shape[3])
+        seen = [view.back(model(view(batch.image_B3HW)).softmax(1), canvas) for view in views]
+        probability_BCHW = torch.stack(seen).mean(0)
         return [
             PixelPrediction(probability_BCHW[number, :, :height, :width], (rows, columns))
             for number, ((height, width), (rows, columns)) in enumerate(
@@ -148,8 +162,8 @@ class PixelTask(Task[MaskLabels, PixelPrediction]):
         """Return raw bytes and their shape."""
         return pa.schema([("classes", pa.binary()), ("scores", pa.binary()), ("shape", pa.list_(pa.int32(), 2))])
 
-    def to_row(self, prediction: PixelPrediction) -> dict[str, Any]:
-        """Return the labels' bytes."""
+    def to_row(self, prediction: PixelPrediction, top_k: int = 1) -> dict[str, Any]:
+        """Return the labels' bytes; one class is all this task keeps."""
         labels = self.as_labels(prediction)
         assert labels.scores_HW is not None
         return {
@@ -164,10 +178,25 @@ class PixelTask(Task[MaskLabels, PixelPrediction]):
         scores_HW = np.frombuffer(row["scores"], np.float32).reshape(shape)
         return MaskLabels(np.frombuffer(row["classes"], np.uint8).reshape(shape), scores_HW)
 
-    def as_labels(self, prediction: PixelPrediction) -> MaskLabels:
+    def as_labels(self, prediction: PixelPrediction, top_k: int = 1) -> MaskLabels:
         """Return the most probable classes with their probabilities."""
         score_HW, class_HW = prediction.probability_CHW.float().max(0)
         return MaskLabels(class_HW.to(torch.uint8).numpy(), score_HW.clamp(0, 1).numpy())
+
+    def at_original(self, prediction: PixelPrediction) -> MaskLabels:
+        """Return the classes and scores of the nearest canvas pixel."""
+        labels = self.as_labels(prediction)
+        assert labels.scores_HW is not None
+        onto = Geometry(prediction.original, prediction.original, prediction.original)
+        return MaskLabels(map_on_canvas(labels.classes_HW, onto, 0), map_on_canvas(labels.scores_HW, onto, 0))
+
+    def writer(self, folder: Path) -> ArrayWriter:
+        """Return what writes NumPy files."""
+        return ArrayWriter(folder)
+
+    def written_source(self, images: Path, folder: Path, list_path: Path) -> dict[str, Any]:
+        """Return the settings of a source that nobody offers."""
+        return {"name": "fakes/arrays", "images": str(images), "arrays": str(folder), "list": str(list_path)}
 
     def apply(self, labels: MaskLabels, decisions: Decisions) -> MaskLabels:
         """Return the class map with every pixel that is not kept ignored."""
@@ -197,6 +226,27 @@ class PixelTask(Task[MaskLabels, PixelPrediction]):
         size = (image_HW3.shape[0], image_HW3.shape[1])
         drawn_HW = map_on_canvas(labels.classes_HW, Geometry(size, size, size), 0)
         return np.where(drawn_HW[:, :, None] == 0, image_HW3 // 2, image_HW3)
+
+    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
+        """Return one grey for what is darkened, another for the rest."""
+        return [(name, (200, 200, 200) if number else (100, 100, 100)) for number, name in enumerate(self.classes)]
+
+
+class ArrayWriter:
+    """Writes class maps as NumPy files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, id_: str, labels: MaskLabels, original: tuple[int, int]) -> Path:
+        """Write the map at the image's size."""
+        path = self.folder / f"{id_}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, map_on_canvas(labels.classes_HW, Geometry(original, original, original), 0))
+        return path
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class PixelModel(nn.Module):

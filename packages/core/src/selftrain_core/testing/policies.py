@@ -19,20 +19,20 @@ class PolicyContract(ComponentContract):
 
     kind = "policies"
     interface = PseudoLabelPolicy
-    num_classes: ClassVar[int] = 5
+    classes: ClassVar[tuple[str, ...]] = ("a", "b", "c", "d", "e")
 
     def fitted(self) -> Policy:
         """Return the policy, fitted to drawn statistics."""
-        policy: PseudoLabelPolicy = self.load()(self.settings())
+        policy: PseudoLabelPolicy = self.load()(self.settings(), self.classes)
         return policy.fit(
-            score_statistics(self.num_classes, 1), score_statistics(self.num_classes, 2, scored=False)
+            score_statistics(len(self.classes), 1), score_statistics(len(self.classes), 2, scored=False)
         )  # fmt: skip
 
     def scores(self, shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Return scores and labels of a shape; the scores 0 and 1 are among them where there is room."""
         scores = draws(shape, 11).numpy().copy()
         scores.reshape(-1)[:2] = (0, 1)[: scores.size]
-        labels = (draws(shape, 12).numpy() * self.num_classes).astype(np.uint8)
+        labels = (draws(shape, 12).numpy() * len(self.classes)).astype(np.uint8)
         return scores, labels
 
     def test_any_shape(self) -> None:
@@ -85,8 +85,8 @@ class PolicyContract(ComponentContract):
 
     def test_no_predictions(self) -> None:
         """A store that holds nothing gives a policy all the same."""
-        empty = ScoreStatistics.empty(self.num_classes)
-        policy: PseudoLabelPolicy = self.load()(self.settings())
+        empty = ScoreStatistics.empty(len(self.classes))
+        policy: PseudoLabelPolicy = self.load()(self.settings(), self.classes)
         decided = policy.fit(empty, empty)(*self.scores((20,)))
         assert np.isin(decided.actions, (KEEP, IGNORED, DROP)).all(), f"actions are {np.unique(decided.actions)}"
         assert np.isfinite(decided.weights).all(), f"weights are {decided.weights}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 from unittest import SkipTest
 
@@ -17,11 +20,12 @@ from torch import Tensor, nn
 from selftrain_core.batch import Batch, Targets, collate, float_images
 from selftrain_core.geometry import Geometry
 from selftrain_core.interfaces import Backbone, LossTerm, Task
-from selftrain_core.labels import DROP, IGNORED, KEEP, Decisions, Labels
+from selftrain_core.labels import DROP, IGNORED, KEEP, Decisions, Labels, MaskLabels
 from selftrain_core.policies import FixedDecision
 from selftrain_core.testing.component import ComponentContract, assert_equal, is_equal
 from selftrain_core.testing.fakes import TinyBackbone, TinyBackboneConfig
 from selftrain_core.testing.samples import decisions, num_scores, picture, sample
+from selftrain_core.views import View
 
 _STORE_COLUMNS = {"id", "state", "reason", "height", "width", "matrix"}
 
@@ -96,6 +100,8 @@ class TaskContract(ComponentContract):
         for term in task.terms:
             assert term.weight > 0 and term.count_scale > 0 and term.count_offset >= 0, f"numbers out of range: {term}"
         assert task.metric_name and task.unit, "metric_name and unit are for people: they cannot be empty"
+        assert task.quantity, "quantity is for people: it cannot be empty"
+        assert task.label_files == Path(task.label_files).name, f"label_files names a folder: {task.label_files!r}"
         assert list(task.strides) == sorted(set(task.strides)), f"strides ascend: {task.strides}"
         assert task.classes == self.classes, f"classes are {task.classes}, given {self.classes}"
 
@@ -181,11 +187,39 @@ class TaskContract(ComponentContract):
         assert not clash, f"the columns {sorted(clash)} belong to the store"
         with torch.no_grad():
             predictions = task.predict(self.model(task), self.batch(task))
-        for prediction in predictions:
-            row = task.to_row(prediction)
+        for prediction, top_k in itertools.product(predictions, (1, 2)):
+            row = task.to_row(prediction, top_k)
             assert set(row) == set(schema.names), f"to_row gives {sorted(row)}, row_schema names {schema.names}"
             (stored,) = pa.Table.from_pylist([row], schema=schema).to_pylist()
-            assert_equal(task.from_row(stored), task.as_labels(prediction), "labels read back from a row")
+            assert_equal(task.from_row(stored), task.as_labels(prediction, top_k), "labels read back from a row")
+
+    def test_views(self) -> None:
+        """An image looked at in several ways has one prediction all the same; looked at once, it is as by default."""
+        task = self.task()
+        model, batch = self.model(task), self.batch(task)
+        with torch.no_grad():
+            default, plain = task.predict(model, batch), task.predict(model, batch, (View(),))
+            several = task.predict(model, batch, (View(0.5), View(flip=True), View(1.5, flip=True)))
+        assert_equal(list(map(task.as_labels, plain)), list(map(task.as_labels, default)), "a single plain view")
+        assert len(several) == len(batch), f"{len(several)} predictions of {len(batch)} images seen in three ways"
+        looked = list(map(task.as_labels, several))
+        assert not is_equal(looked, list(map(task.as_labels, default))), "the views change no prediction"
+
+    def test_labels_at_the_images_own_size(self) -> None:
+        """`at_original` gives labels in the image's own pixels, and the writer a file or files of all of them."""
+        task = self.task()
+        with torch.no_grad():
+            predictions = task.predict(self.model(task), self.batch(task))
+        with TemporaryDirectory() as folder:
+            writer = task.writer(Path(folder))
+            for number, (size, prediction) in enumerate(zip(self.sizes, predictions, strict=True)):
+                labels = task.at_original(prediction)
+                if isinstance(labels, MaskLabels):
+                    assert labels.classes_HW.shape == size, f"an image of {size} has a map of {labels.classes_HW.shape}"
+                path = writer.write(f"deep/image-{number}", labels, size)
+                assert path is None or path.is_file(), f"the writer says it wrote {path}, which is not there"
+            writer.close()
+            assert any(each.is_file() for each in Path(folder).rglob("*")), "the writer has written nothing"
 
     def test_targets_have_fixed_shapes(self) -> None:
         """Targets have the same shapes and types whatever the image's size and whoever labelled it."""
@@ -298,6 +332,15 @@ class TaskContract(ComponentContract):
                 assert not np.shares_memory(drawn, image), "draw gives back the image itself"
                 assert np.array_equal(image, untouched), "draw changes its input"
                 assert not np.array_equal(drawn, image), "nothing is drawn"
+
+    def test_legend(self) -> None:
+        """The legend names the classes in order, each with a colour."""
+        legend = self.task().legend()
+        names = tuple(name for name, _ in legend)
+        assert names == self.classes, f"the legend names {names}, the classes are {self.classes}"
+        for name, colour in legend:
+            is_colour = len(colour) == 3 and all(type(part) is int and 0 <= part <= 255 for part in colour)
+            assert is_colour, f"the colour of '{name}' is {colour}; expected three ints in 0..255"
 
     def _assert_per_image(self, task: Task[Any, Any], values: dict[str, Tensor], images: int, what: str) -> None:
         names = [term.name for term in task.terms]

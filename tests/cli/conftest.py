@@ -1,0 +1,99 @@
+"""A finished run in miniature, made once: a teacher, its labels, a student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from selftrain_core.config import load_config
+from selftrain_core.goals import Goal
+from selftrain_core.rounds import self_train
+
+PARTS = {"labelled": 4, "pool": 5, "val": 2, "test": 2}
+SETTINGS: dict[str, Any] = {
+    "canvas": [64, 64],
+    "task": {
+        "name": "segmentation/semantic",
+        "decoder": {"name": "fpn", "pyramid_channels": 32, "segmentation_channels": 32},
+    },
+    "backbone": {"name": "timm/test_resnet", "init": "random"},
+    "device": {"accelerator": "core/cpu", "workers": 0, "predict_batch": 4},
+}
+
+
+def write_photo(path: Path, seed: int, size: tuple[int, int] = (40, 48)) -> None:
+    """Write noise with a red square in it."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 90, (*size, 3), dtype=np.uint8)
+    image[8:24, 8:24] = (230, 40, 40)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+def write_mask(path: Path, size: tuple[int, int] = (40, 48), thing: int = 1) -> None:
+    """Write the mask of the square."""
+    classes = np.zeros(size, np.uint8)
+    classes[8:24, 8:24] = thing
+    classes[0, 0] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(classes).save(path)
+
+
+def write_run(folder: Path) -> Path:
+    """Make a run, and return its folder."""
+    sources: dict[str, Any] = {}
+    seed = 0
+    for part, count in PARTS.items():
+        for number in range(count):
+            seed += 1
+            write_photo(folder / f"data/{part}/deep/{part}-{number}.png", seed)
+            write_mask(folder / f"data/masks/deep/{part}-{number}.png")
+        source = {"name": "segmentation/index-masks", "images": f"data/{part}", "masks": "data/masks"}
+        sources[part] = source if part != "pool" else {"name": "core/images", "images": "data/pool"}
+    (folder / "data/pool/deep/broken.png").write_bytes(b"no image")
+    raw = {
+        **SETTINGS,
+        "data": {
+            "sources": sources,
+            "classes": ["ground", "thing"],
+            "labelled": "labelled",
+            "unlabelled": "pool",
+            "validation": "val",
+            "test": "test",
+        },
+        "teacher": {"steps": 2, "human": 2},
+        "student": {"steps": 2, "human": 1, "pseudo": 1},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(raw))
+    self_train(load_config(folder / "run.yaml"), folder / "run", goal=Goal("learn"), in_process=True)
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run that no test changes."""
+    return write_run(tmp_path_factory.mktemp("miniature"))
+
+
+@pytest.fixture
+def photo() -> Callable[..., None]:
+    """Return `write_photo`, which test files cannot import."""
+    return write_photo
+
+
+@pytest.fixture
+def mask() -> Callable[..., None]:
+    """Return `write_mask`."""
+    return write_mask
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    """Return the settings of a small and quick model."""
+    return dict(SETTINGS)
