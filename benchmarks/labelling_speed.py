@@ -186,7 +186,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--images", type=int, default=460)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32", help="of ours alone")

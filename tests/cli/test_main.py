@@ -87,10 +87,19 @@ def test_options_are_few_and_known() -> None:
         "label": sorted([*RUN_OPTIONS, "--round"]),
         "learn": sorted([*RUN_OPTIONS, "--round"]),
         "evaluate": RUN_OPTIONS,
-        "split": sorted(
-            ["--count", "--force", "--fraction", "--output", "--seed", "--set", "--source", "--test", "--validation"]
-            + ["-o", "config"]
-        ),
+        "split": [
+            "--count",
+            "--force",
+            "--fraction",
+            "--output",
+            "--seed",
+            "--set",
+            "--source",
+            "--test",
+            "--validation",
+            "-o",
+            "config",
+        ],
         "predict": [
             "--batch",
             "--device",

@@ -210,13 +210,13 @@ def test_identity_of_a_run_knows_neither_device_nor_places() -> None:
     assert found == identity(parse(device={"workers": 1, "micro_batches": 4}))
     assert "device" not in found
     assert set(found["data"]) == {"classes", "allow_missing_classes"}
-    assert found["backbone"]["numerics"] == 1
+    assert found["backbone"]["numerics"] == 2
     assert identity(parse(seed=1)) != identity(parse(seed=2))
 
 
 def test_identity_of_a_component_holds_those_within() -> None:
     choice = BackboneChoice.of("core/fpn", body={"name": "timm/resnet18", "init": "random"}, channels=8)
-    body = {"name": "timm/resnet18", "numerics": 1, "init": "random", "drop_path": 0.0}
+    body = {"name": "timm/resnet18", "numerics": 2, "init": "random", "drop_path": 0.0}
     assert choice.identity() == {"name": "core/fpn", "numerics": 1, "body": body, "channels": 8}
 
 

@@ -1,6 +1,7 @@
 """What the documents say is there: links, commands, configurations, error messages."""
 
 import ast
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -92,9 +93,18 @@ def all_texts() -> list[str]:
 
 def occurs(message: str, sources: list[str]) -> bool:
     """Return whether a text holds the parts of a message, which ``…`` divides, in their order."""
-    parts = [re.escape(part.strip()) for part in message.split("…") if part.strip()]
-    pattern = re.compile(".*".join(parts), re.DOTALL)
-    return any(pattern.search(source) for source in sources)
+    parts = [part.strip() for part in message.split("…") if part.strip()]
+    return any(_holds(source, parts) for source in sources)
+
+
+def _holds(text: str, parts: list[str]) -> bool:
+    place = 0
+    for part in parts:
+        found = text.find(part, place)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return True
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -114,6 +124,17 @@ def test_yaml_is_valid(document: Path) -> None:
     for language, body in blocks(document.read_text(encoding="utf-8")):
         if language == "yaml":
             assert isinstance(yaml.safe_load(body), dict), body
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *PROJECT_PAGES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_python_imports_what_exists(document: Path) -> None:
+    for language, body in blocks(document.read_text(encoding="utf-8")):
+        if language != "python":
+            continue
+        for node in ast.walk(ast.parse(body)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(str(node.module))
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
 def test_troubleshooting_quotes_messages_that_exist(all_texts: list[str]) -> None:

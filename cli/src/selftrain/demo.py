@@ -85,7 +85,7 @@ device:
   predict_batch: 32
 """
 
-TEACHER_STEPS, STUDENT_STEPS = 300, 400
+TEACHER_STEPS, STUDENT_STEPS = 400, 400
 
 
 @click.command()

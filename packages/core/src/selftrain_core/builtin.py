@@ -24,6 +24,7 @@ def selftrain_backbones() -> Sequence[BackboneSpec]:
             config="selftrain_core.backbones.config:TimmConfig",
             load="selftrain_core.backbones.timm_backbone:TimmBackbone",
             licence="weights: selftrain plugins timm/MODEL",
+            numerics=2,
         ),
         BackboneSpec(
             name="core/fpn",
