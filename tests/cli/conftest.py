@@ -23,6 +23,7 @@ SETTINGS: dict[str, Any] = {
         "decoder": {"name": "fpn", "pyramid_channels": 32, "segmentation_channels": 32},
     },
     "backbone": {"name": "timm/test_resnet", "init": "random"},
+    "policy": {"name": "core/fixed", "threshold": 0.5},
     "device": {"accelerator": "core/cpu", "workers": 0, "predict_batch": 4},
 }
 

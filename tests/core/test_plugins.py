@@ -140,7 +140,7 @@ def test_an_unknown_name_lists_what_there_is(add: Add) -> None:
         registry.find("policies", "core/fixd")
     assert str(error.value).splitlines() == [
         "no policy is called 'core/fixd' (did you mean 'core/fixed'?)",
-        "  available: core/fixed",
+        "  available: core/adaptive, core/fixed, core/per-class, core/soft",
         "  plugin 'bad' of (not installed) could not be loaded: ModuleNotFoundError: No module named 'no_such_package'",
     ]
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
 import click
-from pydantic_core import to_jsonable_python
+from pydantic import TypeAdapter
 
 from selftrain.summary_table import format_table
 from selftrain_core.errors import UnknownComponentError, did_you_mean
@@ -63,7 +63,7 @@ def describe_component(registry: Registry, name: str) -> dict[str, Any]:
                 "required": field.is_required(),
                 "default": None
                 if field.is_required()
-                else to_jsonable_python(field.get_default(call_default_factory=True)),
+                else TypeAdapter(Any).dump_python(field.get_default(call_default_factory=True), mode="json"),
                 "description": field.description or "",
             }
             for key, field in fields.items()
