@@ -96,6 +96,14 @@ def test_predictions_are_not_mixed(model: Path, photos: Path, tmp_path: Path) ->
     assert files(out) == ["masks/a.png", "overlays/a.jpg", "predictions.json"]
 
 
+@pytest.mark.parametrize("content", ["[1", "[]"])
+def test_damaged_predictions_are_refused_like_others(model: Path, photos: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/predictions.json").write_text(content)
+    result = predict(photos, "-o", tmp_path / "out", "--model", model, code=3)
+    assert "holds predictions already, of a model that it does not name" in result.stderr
+
+
 def test_other_files_are_left_alone(model: Path, photos: Path) -> None:
     result = predict(photos, "-o", photos.parent, "--model", model, "--overwrite", code=3)
     assert f"the folder {photos.parent} holds no predictions, but model, photos; nothing was written" in result.stderr

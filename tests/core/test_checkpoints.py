@@ -226,3 +226,12 @@ def test_files_without_named_tensors_are_explained(tmp_path: Path) -> None:
 def test_the_ending_of_the_name_does_not_matter(tmp_path: Path) -> None:
     save_file(weights(), tmp_path / "x.bin")
     assert set(read_checkpoint(tmp_path / "x.bin")) == set(weights())
+
+
+def test_a_mapping_in_many_places_is_read_once(tmp_path: Path) -> None:
+    """A file of two kilobytes can hold one mapping in 12⁸ places."""
+    content: dict[str, Any] = {"stem.weight": torch.ones(4, 3)}
+    for _ in range(8):
+        content = {f"key{number}": content for number in range(12)}
+    torch.save(content, tmp_path / "x.pt")
+    assert len(read_checkpoint(tmp_path / "x.pt")) == 1

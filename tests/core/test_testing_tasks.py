@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from selftrain_core.batch import Batch, Targets
 from selftrain_core.config_model import StrictModel
+from selftrain_core.geometry import Geometry
 from selftrain_core.interfaces import LossTerm, Policy
 from selftrain_core.labels import KEEP, Decisions, Labels, MaskLabels, ScoreStatistics
 from selftrain_core.testing import (
@@ -222,8 +223,8 @@ class DecidesOnce(PixelTask):
 
 @breaks(TaskSuite, "test_statistics", "disagree")
 class BadStatistics(PixelTask):
-    def statistics(self, labels: MaskLabels) -> ScoreStatistics:
-        found = super().statistics(labels)
+    def statistics(self, labels: MaskLabels, geometry: Geometry | None = None) -> ScoreStatistics:
+        found = super().statistics(labels, geometry)
         return replace(found, images_C=np.zeros_like(found.images_C))
 
 

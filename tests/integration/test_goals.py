@@ -157,9 +157,11 @@ def test_a_dry_run_sees_that_the_folder_is_in_use(make_config: MakeConfig, tmp_p
 
 
 def test_a_summary_goes_with_the_stage_it_was_about(make_config: MakeConfig, finished: Path) -> None:
-    steps_to(Goal("teach"), make_config(teacher={"steps": 9}), finished, start_over=True)
+    changed = make_config(teacher={"steps": 9})
+    assert actions(changed, finished, Goal("teach"), start_over=True)["round-1/student"] == "remove"
+    steps_to(Goal("teach"), changed, finished, start_over=True)
     assert not (finished / "summary.json").exists()
-    assert (finished / "round-1/student/model.safetensors").is_file(), "teach touches nothing after it"
+    assert not (finished / "round-1/student").exists(), "it would lie beside a configuration that is not its own"
 
 
 @pytest.mark.parametrize("look", [self_train, forecast])
@@ -217,3 +219,26 @@ def test_event_files_of_a_training(make_config: MakeConfig, tmp_path: Path) -> N
     written.Reload()
     assert [event.step for event in written.Scalars("validation/miou")] == [9, 18, 24]
     assert {"train/loss", "validation/iou/red"} <= set(written.Tags()["scalars"])
+
+
+def test_a_change_to_a_stage_that_is_not_asked_for_is_refused_too(make_config: MakeConfig, tmp_path: Path) -> None:
+    run, config = tmp_path / "run", make_config()
+    steps_to(Goal("learn"), config, run)
+    written = (run / "config.yaml").read_bytes()
+    changed = make_config(student={"steps": 5})
+    with pytest.raises(RunError, match=r"round-1/student was made with other settings(.|\n)*student\.steps: 6 → 5"):
+        steps_to(Goal("teach"), changed, run)
+    assert (run / "config.yaml").read_bytes() == written, "what lies there is still what this says"
+    refusal = forecast(changed, run, Goal("teach"))["refusal"]
+    assert "round-1/student was made with other settings" in refusal
+
+
+def test_a_dry_run_looks_over_damaged_files(make_config: MakeConfig, tmp_path: Path) -> None:
+    run, config = tmp_path / "run", make_config()
+    steps_to(Goal("label"), config, run)
+    folder = run / "round-1/pseudo-labels"
+    record = json.loads((folder / "stage.json").read_text())
+    (folder / "stage.json").write_text(json.dumps({**record, "state": "unfinished"}))
+    next(folder.glob("shard-*.arrow")).write_bytes(b"damaged")
+    found = {stage["name"]: stage for stage in forecast(config, run, Goal("label"))["stages"]}
+    assert (found["round-1/pseudo-labels"]["action"], found["round-1/pseudo-labels"]["done"]) == ("go on", 0)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from selftrain_core.batch import Targets, collate, float_images
-from selftrain_core.errors import DataError
+from selftrain_core.errors import ConfigError, DataError, RunError
 from selftrain_core.geometry import Geometry
 from selftrain_core.images import read_index_mask
 from selftrain_core.interfaces import Policy
@@ -182,8 +182,8 @@ def test_soft_labels_are_the_most_probable_classes(task: SegmentationTask) -> No
         (SoftDecision(0.0), [0, 1, 2], [0.5, 0.75, 1], [1, 0, 255], [0.25, 0.125, 0]),
         (SoftDecision(0.6), [255, 1, 2], [0, 0.75, 1], [255, 255, 255], [0, 0, 0]),
         (FixedDecision(0.5, None), [0, 1, 2], [1, 1, 1], [255, 255, 255], [0, 0, 0]),
-        # Two classes kept at full weight share the pixel.
-        (FixedDecision(0.25, None), [0, 1, 2], [0.5, 1, 1], [1, 255, 255], [0.5, 0, 0]),
+        # Two classes kept at full weight share the pixel as their scores do.
+        (FixedDecision(0.25, None), [0, 1, 2], [2 / 3, 1, 1], [1, 255, 255], [1 / 3, 0, 0]),
     ],
 )
 def test_soft_targets_by_hand(
@@ -196,11 +196,11 @@ def test_soft_targets_by_hand(
     assert targets.runners_up_BKHW is not None
     assert targets.runner_up_weight_BKHW is not None
     assert targets.mask_BHW.tolist() == [[*mask, 255]]
-    assert targets.weight_BHW.tolist() == [[*weight, 0]]
+    assert targets.weight_BHW.tolist() == [pytest.approx([*weight, 0])]
     # Which of two equally improbable classes comes next is nobody's business.
     found = torch.where(targets.runner_up_weight_BKHW == 0.25, 1, targets.runners_up_BKHW)
     assert [k == 255 for k in found[0, 0].tolist()] == [k == 255 for k in [*runners_up, 255]]
-    assert targets.runner_up_weight_BKHW.tolist() == [[[*runner_up_weight, 0]]]
+    assert targets.runner_up_weight_BKHW[0].tolist() == [pytest.approx([*runner_up_weight, 0])]
 
 
 def test_the_soft_loss_is_the_cross_entropy_of_the_distribution(task: SegmentationTask) -> None:
@@ -258,6 +258,29 @@ def test_statistics_count_pixels(task: SegmentationTask) -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SegmentationConfig.model_validate(settings)
+
+
+def test_more_classes_than_a_mask_can_hold_are_refused() -> None:
+    SegmentationTask(SegmentationConfig(), [str(index) for index in range(255)])
+    with pytest.raises(ConfigError, match="names 256 classes; masks hold at most 255, since 255 itself is ignore"):
+        SegmentationTask(SegmentationConfig(), [str(index) for index in range(256)])
+
+
+def test_a_large_photo_counts_as_much_as_a_small_one(task: SegmentationTask) -> None:
+    large = task.statistics(MaskLabels(np.zeros((400, 400), np.uint8)), Geometry.fit((400, 400), (32, 32)))
+    small = task.statistics(MaskLabels(np.ones((40, 40), np.uint8)), Geometry.fit((40, 40), (32, 32)))
+    assert (large + small).density_CS.sum(1).tolist() == [0.5, 0.5, 0]
+    dot = np.zeros((400, 400), np.uint8)
+    dot[0, 0] = 2
+    assert task.statistics(MaskLabels(dot), Geometry.fit((400, 400), (32, 32))).images_C.tolist() == [1, 0, 1]
+
+
+def test_an_id_that_leads_out_of_the_folder_is_not_written(task: SegmentationTask, tmp_path: Path) -> None:
+    writer = task.writer(tmp_path / "masks")
+    for id_ in ("../x", "/tmp/../absolute"):
+        with pytest.raises(RunError, match="leads out of the folder"):
+            writer.write(id_, MaskLabels(np.zeros((2, 2), np.uint8)), (2, 2))
+    assert not list(tmp_path.rglob("*.png"))
 
 
 def test_colours_are_distinct() -> None:

@@ -16,6 +16,7 @@ _WORDS = {
     "do": "do",
     "make again": "remove and make again",
     "refuse": "refuse: made otherwise",
+    "remove": "remove: made otherwise",
 }
 
 

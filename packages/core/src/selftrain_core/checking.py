@@ -11,7 +11,7 @@ from selftrain_core.images import read_image
 from selftrain_core.index import Index
 from selftrain_core.interfaces import Task
 from selftrain_core.labelling import content_digest, missing_classes
-from selftrain_core.labels import Labels, ScoreStatistics
+from selftrain_core.labels import ScoreStatistics
 from selftrain_core.samples import HumanLabels
 
 ROLES_WITH_LABELS = ("labelled", "validation", "test")
@@ -49,7 +49,7 @@ def check_labels(
     for role in ROLES_WITH_LABELS:
         statistics[role] = ScoreStatistics.empty(task.num_classes)
         for row in map(int, rows[role]):
-            statistics[role] = statistics[role] + task.statistics(_read(index, labels, task, canvas, role, row, seen))
+            statistics[role] = statistics[role] + _read(index, labels, task, canvas, role, row, seen)
             done += 1
             if done % IMAGES_PER_REPORT == 0:
                 progress(done, total)
@@ -73,13 +73,14 @@ def _read(
     role: str,
     row: int,
     seen: dict[str, tuple[str, str]],
-) -> Labels:
-    """Return the labels of an image, and remember its bytes in `seen`."""
+) -> ScoreStatistics:
+    """Return the statistics of the labels of an image, and remember its bytes in `seen`."""
     entry = index.entry(row)[1]
     try:
         known, _ = labels(row)
         height, width = read_image(entry.path).shape[:2]
-        task.to_targets(known, None, Geometry.fit((height, width), canvas))
+        geometry = Geometry.fit((height, width), canvas)
+        task.to_targets(known, None, geometry)
     except DataError as error:
         files = " and ".join(str(path) for path in (entry.path, entry.label_path) if path)
         remedy = f"('{entry.id}' of data.{role}, {files}; take it out of its list, or mend it)"
@@ -87,7 +88,8 @@ def _read(
     first, twin = seen.setdefault(content_digest(entry.path), (role, entry.id))
     if first != role:
         raise DataError(f"'{entry.id}' of data.{role} and '{twin}' of data.{first} are the same picture; take one out")
-    return known
+    # In pixels of the canvas, as the teacher's are: a large photo says no more than a small one.
+    return task.statistics(known, geometry)
 
 
 def _refuse_nothing(role: str, statistics: ScoreStatistics, classes: tuple[str, ...]) -> None:

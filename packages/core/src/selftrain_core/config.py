@@ -172,9 +172,9 @@ class ObjectiveConfig(StrictModel):
 class DeviceConfig(StrictModel):
     """Where it runs.
 
-    Nothing here is part of a result's identity. Workers, `predict_batch` and checkpoints change nothing; with another
-    number of devices or micro-batches, batch norm sees other groups of images, and the numbers change a little; so
-    they do with another precision, memory order or synchronised batch norm.
+    Nothing here is part of a result's identity. Workers and checkpoints change nothing, `predict_batch` the last bits;
+    with another number of devices or micro-batches, batch norm sees other groups of images, and the numbers change a
+    little; so they do with another precision, memory order or synchronised batch norm.
     """
 
     accelerator: str = Field(default="auto", description="A name from `selftrain plugins`, or auto.")
@@ -191,8 +191,8 @@ class DeviceConfig(StrictModel):
     )
     channels_last: bool | None = Field(
         default=None,
-        description="Keep images and maps in memory pixel by pixel rather than channel by channel. null: where it was "
-        "measured to be faster, on the processor, and on CUDA in bf16.",
+        description="Keep images and maps in memory pixel by pixel rather than channel by channel. null: on the "
+        "processor, where it is faster, and on CUDA in bf16.",
     )
     sync_batch_norm: bool | None = Field(
         default=None,

@@ -20,15 +20,15 @@ from selftrain_core.rounds import rounds
 from selftrain_core.run_folder import RunFolder, Stage
 from selftrain_core.workshop import Workshop, scan
 
-SKIP, GO_ON, DO, MAKE_AGAIN, REFUSE = "skip", "go on", "do", "make again", "refuse"
+SKIP, GO_ON, DO, MAKE_AGAIN, REFUSE, REMOVE = "skip", "go on", "do", "make again", "refuse", "remove"
 
 
 def forecast(config: RunConfig, folder: Path, goal: Goal = EVERYTHING, *, start_over: bool = False) -> dict[str, Any]:
     """Return what `self_train` with the same arguments would do, as JSON values.
 
     ``images`` counts the images of each part. Each of ``stages`` has an ``action`` (``skip``, ``go on``, ``do``,
-    ``make again`` or ``refuse``), the ``images`` it looks at, its ``steps`` if it trains, what is ``done`` of them,
-    and what has changed. ``refusal`` is the message with which the command would end, or None.
+    ``make again``, ``refuse`` or ``remove``), the ``images`` it looks at, its ``steps`` if it trains, what is ``done``
+    of them, and what has changed. ``refusal`` is the message with which the command would end, or None.
 
     Raises:
         SelftrainError: Something is wrong with the configuration, the data or the folder; the message says what.
@@ -44,7 +44,11 @@ def forecast(config: RunConfig, folder: Path, goal: Goal = EVERYTHING, *, start_
     rounds(work, config)
     stages = goal.choose(work.stages, run)
     outlook = [_outlook(run, stage, images, start_over=start_over) for stage in stages]
-    refused = [stage for stage, entry in zip(stages, outlook, strict=True) if entry["action"] == REFUSE]
+    changed = [stage for stage in work.stages if run.standing(stage).state == "changed"]
+    refused = [] if start_over else changed
+    if start_over:
+        outlook += [{**_outlook(run, stage, images, start_over=True), "action": REMOVE}
+                    for stage in changed if stage not in stages]  # fmt: skip
     return {
         "schema": 1,
         "run": str(folder),
@@ -85,13 +89,16 @@ def _done(folder: Path, stage: Stage) -> int:
         return sum(_rows(path) for path in folder.glob("shard-*.arrow"))
     try:
         return int(json.loads((folder / "last.json").read_text(encoding="utf-8"))["step"])
-    except FileNotFoundError:
-        return 0
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return 0  # absent or damaged: the command itself says so, and what to do
 
 
 def _rows(shard: Path) -> int:
-    with pa.memory_map(str(shard)) as file:
-        return int(pa.ipc.open_file(file).read_all().num_rows)
+    try:
+        with pa.memory_map(str(shard)) as file:
+            return int(pa.ipc.open_file(file).read_all().num_rows)
+    except (OSError, pa.ArrowException):
+        return 0
 
 
 def _check_writable(folder: Path) -> None:

@@ -75,7 +75,7 @@ class PredictionFolder:
                 "  give a new or an empty folder with -o"
             )
         if not self._overwrite:
-            made_by = json.loads((self.path / RESULT).read_text(encoding="utf-8")).get("model", "another model")
+            made_by = _maker(self.path / RESULT)
             raise RunError(
                 f"the folder {self.path} holds predictions already, of {made_by}; nothing was written there\n"
                 "  to keep them: give another folder with -o\n  to remove them and predict again: --overwrite"
@@ -235,3 +235,11 @@ def _nothing_read(failures: Sequence[Mapping[str, str]]) -> str:
     shown = "\n".join(f"  {failure['reason']}" for failure in failures[:5])
     more = f"\n  and {len(failures) - 5:,} more" if len(failures) > 5 else ""
     return f"none of the {len(failures):,} images could be read:\n{shown}{more}"
+
+
+def _maker(result: Path) -> str:
+    """Return the model whose predictions a file lists, where the file still says so."""
+    try:
+        return str(json.loads(result.read_text(encoding="utf-8"))["model"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "a model that it does not name"

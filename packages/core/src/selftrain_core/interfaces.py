@@ -173,8 +173,13 @@ class Task(ABC, Generic[LabelsT, PredictionT]):
         """Return the policy's decisions on the elements of `labels`, which have scores."""
 
     @abstractmethod
-    def statistics(self, labels: LabelsT) -> ScoreStatistics:
-        """Return which classes the labels of one image hold at which scores."""
+    def statistics(self, labels: LabelsT, geometry: Geometry | None = None) -> ScoreStatistics:
+        """Return which classes the labels of one image hold at which scores; of a map, in pixels of the canvas.
+
+        Args:
+            labels: A person's or a teacher's.
+            geometry: How the image lies on the canvas; None where the labels lie on it already.
+        """
 
     @abstractmethod
     def draw(self, image_HW3: NDArray[np.uint8], labels: LabelsT) -> NDArray[np.uint8]:

@@ -58,7 +58,9 @@ class _Export:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             task = build_task(TaskChoice.model_validate(record["task"]), tuple(record["classes"]))
-            record["images"].items(), record["data"]["sources"]
+            record["data"]["sources"]
+            for id_, facts in record["images"].items():
+                _check(id_, facts)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise RunError(
                 f"{path} is damaged ({error!r}); export again, and copy the corrected files there"
@@ -73,6 +75,21 @@ class _Export:
     def reader(self, entry: Entry) -> DataSource:
         """Return what reads the labels of an image."""
         return reader(self.task, self.folder, image_root(entry.id, entry.path))
+
+
+def _check(id_: str, facts: Mapping[str, Any]) -> None:
+    """Refuse what an export does not write, above all names that lead out of a folder.
+
+    Raises:
+        ValueError: A name is absolute or climbs, or the image cannot lie where its id says.
+        LookupError: Something is missing.
+    """
+    for name in (id_, facts["file"] or id_):
+        if name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/")):
+            raise ValueError(f"'{name}' is no name below a folder")
+    if len(Path(facts["image"]).parents) <= id_.count("/"):
+        raise ValueError(f"the image {facts['image']} cannot be called '{id_}'")
+    facts["digest"]
 
 
 def import_labels(folder: Path, output: Path, *, everything: bool) -> dict[str, Any]:

@@ -131,6 +131,15 @@ class ScoreStatistics:
         seen = len(classes) if exposure is None else exposure
         return cls(1, (histogram.sum(1) > 0).astype(np.int64), histogram, seen)
 
+    def scaled(self, factor: float) -> ScoreStatistics:
+        """Return what a map would hold at another resolution; a class that is there stays there.
+
+        Args:
+            factor: Pixels of the other resolution for each of this one; > 0.
+        """
+        histogram = np.where(self.histogram_CS > 0, np.maximum(1, np.round(self.histogram_CS * factor)), 0)
+        return ScoreStatistics(self.num_images, self.images_C, histogram.astype(np.int64), int(histogram.sum()))
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a manifest."""
         return {

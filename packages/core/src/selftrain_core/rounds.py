@@ -82,8 +82,9 @@ def self_train(
         work = Workshop(config, scan(config, run.path / "index.arrow.new"))
         rounds(work, config)
         stages = goal.choose(work.stages, run)
-        # A changed stage is refused before any is touched.
-        run.refuse_changes(stages, start_over=start_over)
+        # A changed stage is refused before any is touched, also one that is not asked for: the folder has one
+        # configuration and one list of images, which everything in it goes by.
+        run.refuse_changes(work.stages, start_over=start_over)
         _take_over(run, config)
         made = [_do(run, stage, observer, in_process=in_process) for stage in stages]
         if goal.has_summary:

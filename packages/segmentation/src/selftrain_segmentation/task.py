@@ -6,6 +6,7 @@ Shape letters: B = images, C = classes, H, W = height, width.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,11 @@ class SegmentationTask(Task[MaskLabels, SegmentationPrediction]):
             raise ConfigError(
                 f"data.classes names '{self.classes[0]}' alone, so there is nothing to tell apart; add a class for all "
                 "that it is not, such as background"
+            )
+        if self.num_classes > IGNORE:
+            raise ConfigError(
+                f"data.classes names {self.num_classes} classes; masks hold at most {IGNORE}, since {IGNORE} itself is "
+                "ignore"
             )
         self.strides = config.decoder.strides
         self.output_stride = config.decoder.output_stride
@@ -180,9 +186,10 @@ class SegmentationTask(Task[MaskLabels, SegmentationPrediction]):
             return policy(scores_KHW[0], classes_KHW[0])
         return policy(scores_KHW, classes_KHW)
 
-    def statistics(self, labels: MaskLabels) -> ScoreStatistics:
-        """Return how many pixels of each class the map holds at which score."""
-        return ScoreStatistics.of(labels.classes_HW, labels.scores_HW, self.num_classes)
+    def statistics(self, labels: MaskLabels, geometry: Geometry | None = None) -> ScoreStatistics:
+        """Return how many pixels of each class the map holds at which score, in pixels of the canvas."""
+        found = ScoreStatistics.of(labels.classes_HW, labels.scores_HW, self.num_classes)
+        return found if geometry is None else found.scaled(math.prod(geometry.valid) / math.prod(geometry.original))
 
     def draw(self, image_HW3: NDArray[np.uint8], labels: MaskLabels) -> NDArray[np.uint8]:
         """Return the image under the colours of its classes; ignored pixels are hatched."""
@@ -197,12 +204,15 @@ class SegmentationTask(Task[MaskLabels, SegmentationPrediction]):
 def _soft_targets(labels: MaskLabels, decisions: Decisions | None, geometry: Geometry) -> Targets:
     """Return targets in which a pixel has several classes. Where the surest is not kept, none of them is.
 
-    The weights of one pixel sum to 1 at most: two classes that a policy keeps at full weight share the pixel.
+    The weights of one pixel sum to 1 at most: two classes that a policy keeps at full weight share the pixel as their
+    scores do.
     """
     classes_KHW, scores_KHW = planes(labels)
     weight_KHW = scores_KHW if decisions is None else decisions.weights * (decisions.actions == KEEP)
     is_kept_HW = np.ones(weight_KHW.shape[1:], np.bool_) if decisions is None else decisions.actions[0] == KEEP
-    weight_KHW = weight_KHW * is_kept_HW / np.maximum(1, weight_KHW.sum(0))
+    shared_KHW = weight_KHW * scores_KHW
+    shared_KHW = shared_KHW / np.maximum(shared_KHW.sum(0), np.finfo(np.float32).tiny)
+    weight_KHW = np.where(weight_KHW.sum(0) > 1, shared_KHW, weight_KHW) * is_kept_HW
     classes_KHW = np.where(weight_KHW > 0, classes_KHW, np.uint8(IGNORE))
     classes_KHW[0] = np.where(is_kept_HW, labels.classes_HW, np.uint8(IGNORE))
     masks = [torch.from_numpy(map_on_canvas(plane, geometry, IGNORE)) for plane in classes_KHW]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from selftrain_core.errors import RunError
 from selftrain_core.files import replacing
 from selftrain_core.labels import IGNORE, MaskLabels
 from selftrain_segmentation.drawing import IGNORE_RGB, palette
@@ -36,9 +37,11 @@ class MaskWriter:
             original: (height, width) of the image.
 
         Raises:
-            RunError: The disk is full or the folder is not writable.
+            RunError: The disk is full, the folder is not writable, or the id leads out of it.
         """
         path = self.folder / f"{id_}.png"
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise RunError(f"the name '{id_}' leads out of the folder {self.folder}; nothing was written for it")
         path.parent.mkdir(parents=True, exist_ok=True)
         mask = Image.fromarray(labels.classes_HW)
         if labels.classes_HW.shape != original:

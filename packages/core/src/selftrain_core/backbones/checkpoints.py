@@ -249,14 +249,19 @@ def _what_it_is(head: bytes) -> str:
     return "of an unknown format"
 
 
-def _tensors(content: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    if not isinstance(content, Mapping) or depth > MAX_DEPTH:
+def _tensors(
+    content: Any, prefix: str = "", depth: int = 0, seen: set[int] | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    # Each mapping once: a file of a few bytes can hold one in a million places.
+    seen = set() if seen is None else seen
+    if not isinstance(content, Mapping) or depth > MAX_DEPTH or id(content) in seen:
         return
+    seen.add(id(content))
     for key, value in content.items():
         if isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu":
             yield f"{prefix}{key}", value
         else:
-            yield from _tensors(value, f"{prefix}{key}.", depth + 1)
+            yield from _tensors(value, f"{prefix}{key}.", depth + 1, seen)
 
 
 def _endings(key: str) -> Iterator[tuple[str, str]]:

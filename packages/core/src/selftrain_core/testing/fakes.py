@@ -217,7 +217,7 @@ class PixelTask(Task[MaskLabels, PixelPrediction]):
         assert labels.scores_HW is not None
         return policy(labels.scores_HW, labels.classes_HW)
 
-    def statistics(self, labels: MaskLabels) -> ScoreStatistics:
+    def statistics(self, labels: MaskLabels, geometry: Geometry | None = None) -> ScoreStatistics:
         """Return how many pixels of each class the map holds at which score."""
         return ScoreStatistics.of(labels.classes_HW, labels.scores_HW, self.num_classes)
 
