@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from timing import alternating, print_table
+from timing import alternating, lite0_config, print_table
 from torch import Tensor, nn
 from torch.nn import functional
 
 from selftrain_core import labelling
 from selftrain_core.accelerators import CpuAccelerator, prepare_model
 from selftrain_core.components import build_model, build_task
-from selftrain_core.config import DeviceConfig, RunConfig, parse_config
+from selftrain_core.config import DeviceConfig, RunConfig
 from selftrain_core.index import Index, build_sources, write_index
 from selftrain_core.interfaces import Task
 from selftrain_core.progress import Reporter
@@ -124,16 +124,7 @@ def configure(data: Path, folder: Path, num_images: int) -> RunConfig:
         for name, file in lists.items()
     }
     sources["pool"] = {**sources["train"], "list": str(folder / "pool.txt")}
-    roles = {"labelled": "train", "unlabelled": "pool", "validation": "val", "test": "test"}
-    return parse_config(
-        {
-            "canvas": [160, 96],
-            "data": {"classes": str(data / "classes.json"), "sources": sources, **roles},
-            "task": "segmentation/semantic",
-            "backbone": {"name": "timm/tf_efficientnet_lite0", "init": "imagenet"},
-        },
-        base_dir=folder,
-    )
+    return lite0_config(data, sources, "pool", folder)
 
 
 def measure(

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import print_table
+from timing import lite0_config, print_table
 from torch import Tensor, nn
 from torch.nn import functional
 
 from selftrain_core.accelerators import CpuAccelerator, prepare_model
 from selftrain_core.batch import HUMAN, PSEUDO, Batch, collate
 from selftrain_core.components import build_augmentation, build_model, build_task
-from selftrain_core.config import DeviceConfig, RunConfig, TrainingConfig, parse_config
+from selftrain_core.config import DeviceConfig, RunConfig, TrainingConfig
 from selftrain_core.config_model import AugmentationChoice
 from selftrain_core.data_source import DataSource
 from selftrain_core.fitting import fit, silence_lightning
@@ -112,16 +112,7 @@ def configure(data: Path) -> RunConfig:
     """Return the configuration, of which the images are read."""
     masks = {"name": "segmentation/index-masks", "images": str(data / "images"), "masks": str(data / "masks")}
     sources = {name: {**masks, "list": str(data / f"splits/{name}.txt")} for name in ("train", "val", "test")}
-    roles = {"labelled": "train", "unlabelled": "train", "validation": "val", "test": "test"}
-    return parse_config(
-        {
-            "canvas": [160, 96],
-            "data": {"classes": str(data / "classes.json"), "sources": sources, **roles},
-            "task": "segmentation/semantic",
-            "backbone": {"name": "timm/tf_efficientnet_lite0", "init": "imagenet"},
-        },
-        base_dir=data,
-    )
+    return lite0_config(data, sources, "train", data)
 
 
 def read_batch(config: RunConfig, task: Task[Any, Any]) -> Batch:

@@ -17,6 +17,24 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise `RunError` where the file `path` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {explain(error)}") from error
+
+
+@contextmanager
+def writing_in(folder: Path) -> Iterator[None]:
+    """Raise `RunError` where something in `folder`, or the folder itself, cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{error.filename or folder} cannot be written: {explain(error)}") from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; on success it replaces `path`, on failure it is removed.
 

@@ -98,7 +98,7 @@ def _rows(shard: Path) -> int:
         with pa.memory_map(str(shard)) as file:
             return int(pa.ipc.open_file(file).read_all().num_rows)
     except (OSError, pa.ArrowException):
-        return 0
+        return 0  # as above
 
 
 def _check_writable(folder: Path) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from PIL import Image
 
 from selftrain_core.errors import DataError, RunError
-from selftrain_core.files import explain, replacing
+from selftrain_core.files import replacing, writing_in
 from selftrain_core.images import read_image
 from selftrain_core.interfaces import LabelWriter
 from selftrain_core.legend import with_legend
@@ -50,7 +49,7 @@ class PredictionFolder:
 
     def __enter__(self) -> PredictionFolder:
         """Make room."""
-        with writing(self.path):
+        with writing_in(self.path):
             self._refuse_files()
             for folder in (self.labels, self.overlays):
                 shutil.rmtree(folder, ignore_errors=not folder.exists())
@@ -84,14 +83,14 @@ class PredictionFolder:
     def add(self, found: Mapping[str, Any]) -> None:
         """Write down what was found in one image."""
         assert self._found is not None
-        with writing(self.path):
+        with writing_in(self.path):
             self._found.write(json.dumps(found, ensure_ascii=False) + "\n")
 
     def close(self, head: Mapping[str, Any], failures: Sequence[Mapping[str, str]]) -> None:
         """Write the list of everything, one image at a time."""
         assert self._found is not None
         with (
-            writing(self.path),
+            writing_in(self.path),
             replacing(self.path / RESULT) as temporary,
             temporary.open("w", encoding="utf-8") as out,
         ):
@@ -102,19 +101,6 @@ class PredictionFolder:
                 out.write(f"{',' if number else ''}\n    {line.rstrip()}")
             out.write("\n  ]\n}\n")
         (self.path / UNFINISHED).unlink()
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn an error of the file system into one for people.
-
-    Raises:
-        RunError: Something in `folder` cannot be read or written.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{error.filename or folder} cannot be written: {explain(error)}") from error
 
 
 def predict_images(
@@ -166,7 +152,7 @@ def predict_images(
                     failures.append({"id": id_, "file": str(path), "reason": str(error)})
             done += len(results)
             reporter.tell("progress", done=done, total=len(pictures))
-        with writing(folder):
+        with writing_in(folder):
             writer.close()
         out.close(head, failures)
     reporter.tell("finished")
@@ -209,7 +195,7 @@ def _write(
     statistics = task.statistics(labels)
     image = read_image(path) if overlays else None
     size: tuple[int, int] = result.prediction.original
-    with writing(out.path):
+    with writing_in(out.path):
         written = writer.write(id_, labels, size)
         if image is not None:
             legend = [entry for entry, images in zip(task.legend(), statistics.images_C, strict=True) if images]

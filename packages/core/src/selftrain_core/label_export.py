@@ -20,7 +20,7 @@ from selftrain_core.config import DataConfig
 from selftrain_core.config_model import DataSourceChoice, PolicyChoice
 from selftrain_core.data_source import DataSource, Entry
 from selftrain_core.errors import DataError, RunError, StoreError
-from selftrain_core.files import explain, replacing, write_json, write_text
+from selftrain_core.files import replacing, write_json, write_text, writing_in
 from selftrain_core.index import build_source
 from selftrain_core.interfaces import Task
 from selftrain_core.labels import Labels
@@ -194,11 +194,9 @@ def _new_folder(folder: Path) -> Iterator[None]:
         RunError: It is not empty, or cannot be written to.
     """
     refuse_full_folder(folder)
-    try:
+    with writing_in(folder):
         folder.mkdir(parents=True, exist_ok=True)
         yield
-    except OSError as error:
-        raise RunError(f"{error.filename or folder} cannot be written: {explain(error)}") from error
 
 
 def refuse_full_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from selftrain_core.components import build_task
 from selftrain_core.config_model import TaskChoice
 from selftrain_core.data_source import DataSource, Entry
 from selftrain_core.errors import DataError, RunError, did_you_mean
-from selftrain_core.files import explain, write_json, write_text
+from selftrain_core.files import write_json, write_text, writing_in
 from selftrain_core.geometry import Geometry
 from selftrain_core.images import read_image
 from selftrain_core.interfaces import Task
@@ -138,10 +138,8 @@ def import_labels(folder: Path, output: Path, *, everything: bool) -> dict[str, 
             f"nothing in {folder} has been changed since it was exported ({len(export.record['images']) - deleted:,} "
             "labels); --all imports them as they are"
         )
-    try:
+    with writing_in(output):
         sources = _write(export, output, taken)
-    except OSError as error:
-        raise RunError(f"{error.filename or output} cannot be written: {explain(error)}") from error
     return {
         "schema": SCHEMA,
         "folder": str(output),

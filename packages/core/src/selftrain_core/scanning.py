@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,8 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from selftrain_core.data_source import DataSource, Entry
-from selftrain_core.errors import ContractError, DataError, RunError
-from selftrain_core.files import explain
+from selftrain_core.errors import ContractError, DataError
+from selftrain_core.files import writing
 
 ROWS_AT_ONCE = 4096
 """Rows that are Python objects at one time."""
@@ -135,12 +134,3 @@ def _next_batch(entries: Iterator[Entry], name: str) -> pa.RecordBatch | None:
     except OSError as error:
         raise DataError(f"data.sources.{name} cannot be scanned: {error}") from error
     return pa.record_batch(columns, schema=_SCAN) if columns[0] else None
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raise `RunError` where `path` cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {explain(error)}") from error
