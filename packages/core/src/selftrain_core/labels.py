@@ -47,13 +47,23 @@ class BoxLabels:
 
     Attributes:
         boxes_N4: float32.
-        labels_N: int64 class indices; `IGNORE_LABEL` marks a region to ignore.
+        labels_N: int64 class indices; `IGNORE_LABEL` marks a region to ignore, whatever it holds.
         scores_N: float32 in 0..1, or None for a person's labels.
+        crowds_N: bool, where a box stands for many things of its class that nobody told apart: nothing in it is trained
+            on, and an evaluation neither rewards nor punishes what is found there. None: nowhere.
+        areas_N: float32, square pixels of the things themselves, which an evaluation tells small from large by. None:
+            those of the boxes.
     """
 
     boxes_N4: NDArray[np.float32]
     labels_N: NDArray[np.int64]
     scores_N: NDArray[np.float32] | None = None
+    crowds_N: NDArray[np.bool_] | None = None
+    areas_N: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of boxes."""
+        return len(self.boxes_N4)
 
 
 Labels: TypeAlias = MaskLabels | BoxLabels
