@@ -29,7 +29,7 @@ from selftrain_core.config import DeviceConfig, RunConfig, TrainingConfig
 from selftrain_core.config_model import AugmentationChoice
 from selftrain_core.data_source import DataSource
 from selftrain_core.fitting import fit, silence_lightning
-from selftrain_core.images import read_image
+from selftrain_core.images import read_picture
 from selftrain_core.index import build_sources
 from selftrain_core.interfaces import Task
 from selftrain_core.objective import NormalisedObjective
@@ -123,7 +123,7 @@ def read_batch(config: RunConfig, task: Task[Any, Any]) -> Batch:
         labels = source.read_labels(entry)
         samples.append(
             one_image(
-                read_image(entry.path),
+                read_picture(entry.path),
                 config.canvas,
                 entry.id,
                 source=HUMAN if number < NUM_HUMAN else PSEUDO,

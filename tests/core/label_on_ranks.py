@@ -3,6 +3,7 @@
 Run by `test_labelling.py`. With several devices Lightning starts this script again for each further rank.
 """
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -43,5 +44,5 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     told = label(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
-    if rank() == 0:
+    if os.environ["LOCAL_RANK"] == "0":  # the process group is gone: every process is rank 0 by now
         (Path(sys.argv[2]) / "told.txt").write_text("\n".join(str(event.done) for event in told))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from selftrain_core.geometry import FILL_RGB, Geometry, image_on_canvas, map_on_canvas
 from selftrain_core.testing.samples import picture
@@ -32,7 +33,7 @@ def test_the_matrix_maps_corners_to_corners(height: int, width: int, canvas: tup
 def test_outside_the_picture_is_fill() -> None:
     found = Geometry.fit((20, 40), (64, 64))
     assert found.valid == (32, 64)
-    canvas = image_on_canvas(np.zeros((20, 40, 3), np.uint8), found)
+    canvas = image_on_canvas(Image.new("RGB", (40, 20)), found)
     assert canvas.shape == (64, 64, 3)
     assert canvas.dtype == np.uint8
     assert not canvas[:32].any()
@@ -41,13 +42,13 @@ def test_outside_the_picture_is_fill() -> None:
 
 def test_an_image_as_large_as_the_canvas_is_not_touched() -> None:
     image = picture((32, 64), 0)
-    assert np.array_equal(image_on_canvas(image, Geometry.fit((32, 64), (32, 64))), image)
+    assert np.array_equal(image_on_canvas(Image.fromarray(image), Geometry.fit((32, 64), (32, 64))), image)
 
 
 def test_a_shrunk_image_is_averaged() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[::2] = 200
-    shrunk = image_on_canvas(image, Geometry.fit((64, 64), (32, 32)))
+    shrunk = image_on_canvas(Image.fromarray(image), Geometry.fit((64, 64), (32, 32)))
     assert abs(shrunk[4:-4].astype(int) - 100).max() <= 2, "stripes become grey; no stripe is picked"
 
 

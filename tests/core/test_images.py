@@ -298,7 +298,7 @@ def test_files_with_wrong_bytes_raise_nothing_else(tmp_path: Path, suffix: str) 
 
 
 def test_whatever_pillow_stumbles_over_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = saved(tmp_path / "x.png", Image.fromarray(PICTURE))
+    path = saved(tmp_path / "x.png", Image.fromarray(PICTURE).convert("L"))
     monkeypatch.setattr(Image.Image, "convert", lambda *_: struct.unpack("<I", b""))
     with pytest.raises(DataError, match=r"x\.png cannot be read: unpack requires a buffer"):
         read_image(path)

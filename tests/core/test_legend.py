@@ -4,13 +4,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from selftrain_core.legend import LARGEST_FONT, SMALLEST_FONT, legend_strip, with_legend
+from selftrain_core.legend import LARGEST_FONT, SMALLEST_FONT, legend_strip, palette, with_legend
 
 LEGEND = [("ground", (10, 20, 30)), ("Straße", (200, 0, 0)), ("небо", (0, 0, 255))]
 
 
 def colours(picture: NDArray[np.uint8]) -> set[tuple[int, ...]]:
     return {tuple(colour) for colour in np.unique(picture.reshape(-1, 3), axis=0).tolist()}
+
+
+def test_classes_have_colours_of_their_own() -> None:
+    drawn = palette(40)
+    assert drawn.shape == (40, 3)
+    assert drawn[:3].tolist() == [[0, 0, 0], [0, 255, 74], [139, 66, 191]], "masks that were written have them"
+    assert len({tuple(colour) for colour in drawn.tolist()}) == 40
+    np.testing.assert_array_equal(palette(4), drawn[:4])
 
 
 def test_every_colour_is_shown_below_the_picture() -> None:

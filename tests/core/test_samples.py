@@ -45,7 +45,7 @@ def write_run(folder: Path) -> tuple[Index, dict[str, Any], PseudoLabelStore]:
     rows = []
     for number in range(3):
         prediction = PixelPrediction(draws((3, 22, 32), number).softmax(0), (23 + number, 30))
-        rows.append({"id": f"b{number}", "state": LABELLED, **TASK.to_row(prediction)})
+        rows.append({"id": f"b{number}", "state": LABELLED, **TASK.to_row(TASK.as_labels(prediction))})
     (folder / "store").mkdir()
     write_shard(shard_path(folder / "store", 0), TASK.row_schema(), rows)
     seal(folder / "store", 1, ScoreStatistics.empty(3), CLASSES, {})

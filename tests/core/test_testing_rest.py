@@ -195,6 +195,40 @@ class ClassOutOfRange(Masks):
         return BoxLabels(labels.boxes_N4, labels.labels_N + 3)
 
 
+@breaks(SourceSuite, "test_labels_fit_their_image", r"labels are int32 \(3,\), expected int64 \(3,\)")
+class NarrowLabels(Masks):
+    def read_labels(self, entry: Entry) -> Labels:
+        labels = box_labels((10, 10), 3, 0, scored=False)
+        return BoxLabels(labels.boxes_N4, labels.labels_N.astype(np.int32))
+
+
+@breaks(SourceSuite, "test_labels_fit_their_image", "areas are")
+class NoAreas(Masks):
+    def read_labels(self, entry: Entry) -> Labels:
+        labels = box_labels((10, 10), 3, 0, scored=False)
+        return BoxLabels(labels.boxes_N4, labels.labels_N, areas_N=np.zeros(3, np.float32))
+
+
+@breaks(SourceSuite, "test_labels_fit_their_image", "a person's boxes have scores")
+class Scored(Masks):
+    def read_labels(self, entry: Entry) -> Labels:
+        return box_labels((10, 10), 3, 0, scored=True)
+
+
+@breaks(SourceSuite, "test_remarks", r"remarks on None are no lines of text: 'nothing'")
+class RemarksAreText(Masks):
+    def remarks(self, entry: Entry | None) -> list[str]:
+        return "nothing"  # type: ignore[return-value]
+
+
+@breaks(SourceSuite, "test_remarks", r"remarks on Entry.* change: \['once'\], then \[\]")
+class SaysItOnce(Masks):
+    def remarks(self, entry: Entry | None) -> list[str]:
+        is_new = entry is not None and str(entry) not in vars(self)
+        vars(self)[str(entry)] = True
+        return ["once"] if is_new else []
+
+
 @breaks(SourceSuite, "test_reading_twice", "read a second time is not as the first")
 class Caches(Masks):
     cached: Labels | None = None

@@ -144,7 +144,7 @@ class StaysOnTheCanvas(PixelTask):
 
 
 class Forgetful(ArrayWriter):
-    def write(self, id_: str, labels: MaskLabels, original: tuple[int, int]) -> Path:
+    def write(self, id_: str, labels: MaskLabels, original: tuple[int, int], image: Path) -> Path:
         return self.folder / id_
 
 

@@ -53,6 +53,8 @@ class Targets(_TensorGroup):
         boxes_BN4: float32 xyxy on the canvas.
         label_BN: int64; -1 = padding, which may stand anywhere along N; -2 = ignore region.
         weight_BN: float32 per box, 0 for padding.
+        canvas_B2: int64 height and width of the canvas the boxes lie on, for a loss that must know it before any image
+            has passed the model. Nothing that happens to an image on its canvas changes it.
     """
 
     mask_BHW: Tensor | None = None
@@ -62,6 +64,7 @@ class Targets(_TensorGroup):
     boxes_BN4: Tensor | None = None
     label_BN: Tensor | None = None
     weight_BN: Tensor | None = None
+    canvas_B2: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from selftrain_core.errors import DataError
@@ -11,12 +11,16 @@ from selftrain_core.images import read_image
 from selftrain_core.index import Index
 from selftrain_core.interfaces import Task
 from selftrain_core.labelling import content_digest, missing_classes
-from selftrain_core.labels import ScoreStatistics
+from selftrain_core.labels import Labels, ScoreStatistics
 from selftrain_core.samples import HumanLabels
 
 ROLES_WITH_LABELS = ("labelled", "validation", "test")
 IMAGES_PER_REPORT = 100
 """Images between two words on how far the check is."""
+REMARKS_SHOWN = 10
+"""Remarks of one part that are told word by word; the others are counted."""
+MOST_OVERFLOWING = 0.01
+"""The share of the labelled images whose labels may find no place in their targets; more is an error."""
 
 
 def check_labels(
@@ -27,6 +31,7 @@ def check_labels(
     *,
     allow_missing_classes: bool,
     progress: Callable[[int, int], None],
+    remark: Callable[[str], None],
 ) -> ScoreStatistics:
     """Return what people labelled, once every image to train on, to validate and to test with has been read.
 
@@ -37,10 +42,12 @@ def check_labels(
         canvas: (height, width).
         allow_missing_classes: Whether a class may be shown by no labelled image.
         progress: Told how many images of how many have been read.
+        remark: Told, of each part at most once, what was left out of its labels or changed in them.
 
     Raises:
         DataError: An image or a label cannot be read, a label does not fit its image, an image is in two parts under
-            two names, the labels of a part show nothing, or no labelled image shows some class.
+            two names, the labels of a part show nothing, no labelled image shows some class, or more than
+            `MOST_OVERFLOWING` of the labelled images have labels that find no place in their targets.
     """
     rows = {role: index.rows(role) for role in ROLES_WITH_LABELS}
     total, done = sum(map(len, rows.values())), 0
@@ -48,11 +55,18 @@ def check_labels(
     statistics: dict[str, ScoreStatistics] = {}
     for role in ROLES_WITH_LABELS:
         statistics[role] = ScoreStatistics.empty(task.num_classes)
+        notes = _Notes(role, index, labels, task)
         for row in map(int, rows[role]):
-            statistics[role] = statistics[role] + _read(index, labels, task, canvas, role, row, seen)
+            known, geometry = _read(index, labels, task, canvas, role, row, seen)
+            # In pixels of the canvas, as the teacher's are: a large photo says no more than a small one.
+            statistics[role] = statistics[role] + task.statistics(known, geometry)
+            notes.add(row, known)
             done += 1
             if done % IMAGES_PER_REPORT == 0:
                 progress(done, total)
+        if text := notes.text():
+            remark(text)
+        notes.refuse_overflow()
         _refuse_nothing(role, statistics[role], task.classes)
     labelled = statistics["labelled"]
     absent = missing_classes(labelled, task.classes)
@@ -73,8 +87,8 @@ def _read(
     role: str,
     row: int,
     seen: dict[str, tuple[str, str]],
-) -> ScoreStatistics:
-    """Return the statistics of the labels of an image, and remember its bytes in `seen`."""
+) -> tuple[Labels, Geometry]:
+    """Return the labels of an image and how it lies on the canvas, and remember its bytes in `seen`."""
     entry = index.entry(row)[1]
     try:
         known, _ = labels(row)
@@ -88,8 +102,89 @@ def _read(
     first, twin = seen.setdefault(content_digest(entry.path), (role, entry.id))
     if first != role:
         raise DataError(f"'{entry.id}' of data.{role} and '{twin}' of data.{first} are the same picture; take one out")
-    # In pixels of the canvas, as the teacher's are: a large photo says no more than a small one.
-    return task.statistics(known, geometry)
+    return known, geometry
+
+
+class _Notes:
+    """What is to be said of one part's labels.
+
+    Args:
+        role: The part.
+        index: The run's images.
+        labels: Reads their labels.
+        task: Knows how many of them find place.
+    """
+
+    def __init__(self, role: str, index: Index, labels: HumanLabels, task: Task[Any, Any]) -> None:
+        self._role, self._index, self._labels, self._task = role, index, labels, task
+        self._images = 0
+        self._sources: set[str] = set()
+        self._lines: list[str] = []
+        self._count = self._images_with_remarks = 0
+        self._overflow: list[tuple[int, str]] = []
+
+    def add(self, row: int, known: Labels) -> None:
+        """Look at the labels of one image."""
+        name, entry = self._index.entry(row)
+        source = self._labels.sources[name]
+        self._images += 1
+        if name not in self._sources:
+            self._sources.add(name)
+            self._extend(source.remarks(None))
+        found = source.remarks(entry)
+        self._images_with_remarks += bool(found)
+        self._extend(f"'{entry.id}': {line}" for line in found)
+        if overflow := self._task.overflow(known):
+            self._overflow.append((overflow, entry.id))
+
+    def _extend(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._count += 1
+            if len(self._lines) < REMARKS_SHOWN:
+                self._lines.append(line)
+
+    def text(self) -> str:
+        """Return what to tell people, empty where there is nothing."""
+        parts = []
+        if self._count:
+            parts.append(
+                f"data.{self._role}: labels of {self._images_with_remarks:,} of {self._images:,} images were left out "
+                "or changed"
+            )
+            parts += [f"  {line}" for line in self._lines]
+            if more := self._count - len(self._lines):
+                parts.append(f"  and {more:,} more")
+        if self._overflow and self._is_taught and not self._overflows:
+            parts.append(f"{self._overflowing()}; what finds none is not trained on{self._advice()}")
+        return "\n".join(parts)
+
+    def refuse_overflow(self) -> None:
+        """Check that the labels of nearly all images to learn from find place.
+
+        Raises:
+            DataError: They do not.
+        """
+        if self._is_taught and self._overflows:
+            raise DataError(f"{self._overflowing()}{self._advice()}")
+
+    @property
+    def _is_taught(self) -> bool:
+        return self._role == "labelled"  # the others' labels are measured with as they are, not fitted into targets
+
+    @property
+    def _overflows(self) -> bool:
+        return len(self._overflow) > MOST_OVERFLOWING * self._images
+
+    def _overflowing(self) -> str:
+        worst, id_ = max(self._overflow)
+        return (
+            f"{len(self._overflow):,} of {self._images:,} images of data.{self._role} have more labels than their "
+            f"targets have places, '{id_}' by {worst:,}"
+        )
+
+    def _advice(self) -> str:
+        advice = self._task.overflow_advice(max(self._overflow)[0])
+        return f"\n  {advice}" if advice else ""
 
 
 def _refuse_nothing(role: str, statistics: ScoreStatistics, classes: tuple[str, ...]) -> None:
@@ -98,5 +193,6 @@ def _refuse_nothing(role: str, statistics: ScoreStatistics, classes: tuple[str, 
     purpose = "learn from" if role == "labelled" else "measure with"
     raise DataError(
         f"the {statistics.num_images} images of data.{role} show none of the classes {', '.join(classes)}: there is "
-        f"nothing to {purpose}\n  look at their label files: they may be all ignored, empty, or those of other images"
+        f"nothing to {purpose}\n  look at their label files: they may be all ignored, of crowds, empty, or those "
+        "of other images"
     )

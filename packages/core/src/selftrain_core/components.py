@@ -23,15 +23,27 @@ def build_backbone(choice: BackboneChoice, strides: Sequence[int], output_stride
 def build_model(task: Task[Any, Any], choice: BackboneChoice) -> tuple[nn.Module, Backbone]:
     """Return the task's model at random weights, and the backbone in it.
 
+    The backbone is asked for the task's optional strides too, and where it does not offer all of them, for none.
+
     Raises:
         ConfigError: The backbone cannot give what the task reads; the message names what fits.
     """
     try:
-        backbone = build_backbone(choice, task.strides, task.output_stride)
+        backbone = _with_optional_strides(task, choice) or build_backbone(choice, task.strides, task.output_stride)
     except StridesError as error:
         advice = task.alternatives(error.offers)
         raise ConfigError(f"{error}\n  {advice}" if advice else str(error)) from error
     return task.build_model(backbone), backbone
+
+
+def _with_optional_strides(task: Task[Any, Any], choice: BackboneChoice) -> Backbone | None:
+    """Return the backbone with the task's optional strides; None where there are none, or it does not offer them."""
+    if not task.optional_strides:
+        return None
+    try:
+        return build_backbone(choice, (*task.strides, *task.optional_strides), task.output_stride)
+    except StridesError:
+        return None  # the caller asks again, for what the task cannot do without
 
 
 def build_task(choice: TaskChoice, classes: Sequence[str]) -> Task[Any, Any]:

@@ -137,6 +137,11 @@ class StudentConfig(TrainingConfig):
     start: Literal["teacher", "init"] = Field(
         default="teacher", description="The student's first weights; the paper's experiments use the teacher's (§3.2)."
     )
+    negatives: bool = Field(
+        default=True,
+        description="Learn from an unlabelled image of which the policy keeps nothing, too: that it shows no object. "
+        "false leaves such images out.",
+    )
 
 
 class PredictionConfig(StrictModel):

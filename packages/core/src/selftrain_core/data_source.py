@@ -18,7 +18,8 @@ class Entry:
     Attributes:
         id: The image's name everywhere in a run: its path below the source's image folder, without the ending.
         path: The image file.
-        label_path: The file that holds its labels, if a file of its own does.
+        label_path: The file that holds its labels, be they of this image alone or of many, if one does. Once it has
+            changed, so have the labels.
     """
 
     id: str
@@ -54,3 +55,16 @@ class DataSource(ABC):
             DataError: The source has no labels, or those of this image are missing or wrong; the message names the
                 file and what would mend it.
         """
+
+    def remarks(self, entry: Entry | None) -> list[str]:
+        """Return what `read_labels` left out of an image's labels or changed in them, a line each, for people.
+
+        What the settings ask for by name, as classes that are not wanted, needs no word; what is mended does.
+
+        Args:
+            entry: The image; None asks for what belongs to no image in particular.
+
+        Raises:
+            DataError: As `read_labels`.
+        """
+        return []

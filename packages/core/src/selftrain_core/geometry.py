@@ -52,14 +52,13 @@ class Geometry:
         )
 
 
-def image_on_canvas(image_HW3: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
-    """Return the image on its canvas, uint8 [H, W, 3]; area-averaged when it shrinks, `FILL_RGB` outside."""
+def image_on_canvas(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
+    """Return an RGB image on its canvas, uint8 [H, W, 3]; area-averaged when it shrinks, `FILL_RGB` outside."""
     height, width = geometry.valid
-    canvas = np.empty((*geometry.canvas, 3), np.uint8)
-    canvas[:] = FILL_RGB
-    resized = Image.fromarray(image_HW3).resize((width, height), Image.Resampling.BILINEAR)
-    canvas[:height, :width] = np.asarray(resized)
-    return canvas
+    canvas_HW3 = np.empty((*geometry.canvas, 3), np.uint8)
+    canvas_HW3[height:], canvas_HW3[:height, width:] = FILL_RGB, FILL_RGB
+    canvas_HW3[:height, :width] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    return canvas_HW3
 
 
 def map_on_canvas(map_HW: NDArray[_Value], geometry: Geometry, fill: float) -> NDArray[_Value]:

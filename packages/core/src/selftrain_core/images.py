@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from selftrain_core.errors import DataError
 from selftrain_core.labels import IGNORE
@@ -31,13 +31,27 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         DataError: The file is missing, empty, truncated, no image, of pixels without a known range, or so large that
             Pillow takes it for a decompression bomb.
     """
+    return np.array(read_picture(path))
+
+
+def read_picture(path: Path) -> Image.Image:
+    """Return what `read_image` does as a Pillow image of mode RGB, which costs no copy.
+
+    Raises:
+        DataError: As `read_image`.
+    """
     with _opened(path, "") as image:
         if image.mode in ("I", "F"):
             raise DataError(f"{path} has pixels of mode '{image.mode}', whose range is not known; save it with 8 bits")
-        upright = _eight_bits(ImageOps.exif_transpose(image), getattr(image, "tag_v2", {}))
+        tags = getattr(image, "tag_v2", {})
+        image.load()  # a file that breaks off is found here
+        ImageOps.exif_transpose(image, in_place=True)
+        upright = _eight_bits(image, tags)
+        if upright.mode == "RGB":
+            return upright
         if "transparency" in upright.info and upright.mode == "P":
             upright = upright.convert("RGBA")  # Pillow warns of the direct way
-        return np.array(upright.convert("RGB"))
+        return upright.convert("RGB")
 
 
 @contextmanager
@@ -161,3 +175,42 @@ def _refuse_lossy(image: Image.Image, path: Path) -> None:
             f"{path} is a JPEG, which changes pixel values when it is written: classes would be wrong along every "
             "outline; export the mask as PNG"
         )
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) of what `read_image` returns, from the file's header: no pixel is decoded.
+
+    The one exception is PNG that has its EXIF tags behind its pixels, which Pillow finds there only after decoding.
+
+    Raises:
+        DataError: The file is missing, empty, no image, or larger than Pillow trusts. Damaged pixels are not seen.
+    """
+    with _opened(path, "") as image:
+        if isinstance(image, PngImagePlugin.PngImageFile) and not _has_tags_behind_pixels(path):
+            exif = Image.Image.getexif(image)  # its own decodes the pixels first, in search of tags behind them
+        else:
+            exif = image.getexif()
+        width, height = image.size
+        # Pillow gives the size of TIFF as it is once turned.
+        is_turned = image.format != "TIFF" and exif.get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
+        return (width, height) if is_turned else (height, width)
+
+
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""The values of the EXIF tag that exchange width and height."""
+_PNG_TAGS = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")
+
+
+def _has_tags_behind_pixels(path: Path) -> bool:
+    """Return whether a PNG file has a chunk behind its pixels that may say how the picture is turned."""
+    is_behind = False
+    with path.open("rb") as file:
+        file.seek(8)  # the signature
+        while len(header := file.read(8)) == 8:
+            length, kind = int.from_bytes(header[:4], "big"), header[4:]
+            keyword = file.read(min(length, 32))
+            if is_behind and (kind if kind == b"eXIf" else keyword.partition(b"\0")[0]) in _PNG_TAGS:
+                return True
+            is_behind = is_behind or kind == b"IDAT"
+            file.seek(length - len(keyword) + 4, 1)  # the rest, and the checksum
+    return False

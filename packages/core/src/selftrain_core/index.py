@@ -20,9 +20,9 @@ from selftrain_core.config import DataConfig
 from selftrain_core.config_model import DataSourceChoice
 from selftrain_core.data_source import DataSource, Entry
 from selftrain_core.errors import DataError
-from selftrain_core.files import replacing
+from selftrain_core.files import replacing, writing
 from selftrain_core.plugins import load_component, registry
-from selftrain_core.scanning import ROWS_AT_ONCE, Rows, Scanned, writing
+from selftrain_core.scanning import ROWS_AT_ONCE, Rows, Scanned
 
 ROLES = ("labelled", "unlabelled", "validation", "test")
 

@@ -196,7 +196,7 @@ def _write(
     image = read_image(path) if overlays else None
     size: tuple[int, int] = result.prediction.original
     with writing_in(out.path):
-        written = writer.write(id_, labels, size)
+        written = writer.write(id_, labels, size, path)
         if image is not None:
             legend = [entry for entry, images in zip(task.legend(), statistics.images_C, strict=True) if images]
             _save(with_legend(task.draw(image, labels), legend), out.overlays / f"{id_}.jpg")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from selftrain_core.batch import Batch, Targets
 from selftrain_core.data_source import DataSource, Entry
 from selftrain_core.geometry import Geometry
 from selftrain_core.labels import Decisions, Labels, ScoreStatistics
+from selftrain_core.policy import Policy, PseudoLabelPolicy
 from selftrain_core.task_parts import LabelWriter, LossTerm, TaskMetric
 from selftrain_core.views import PLAIN_VIEW, View
 
@@ -64,6 +65,8 @@ class Task(ABC, Generic[LabelsT, PredictionT]):
     """What the folder of the files that `writer` writes is called: ``masks``, ``boxes``."""
     strides: tuple[int, ...]
     """The backbone strides the model reads."""
+    optional_strides: tuple[int, ...] = ()
+    """Coarser strides that the model takes from the backbone where it offers them all, and makes itself elsewhere."""
     output_stride: int | None = None
     """The output stride the backbone is to keep; None is its own."""
     terms: tuple[LossTerm, ...]
@@ -117,8 +120,8 @@ class Task(ABC, Generic[LabelsT, PredictionT]):
         """Return the columns in which the pseudo-label store keeps a prediction."""
 
     @abstractmethod
-    def to_row(self, prediction: PredictionT, top_k: int = 1) -> dict[str, Any]:
-        """Return a prediction as the values of `row_schema`.
+    def as_labels(self, prediction: PredictionT, top_k: int = 1) -> LabelsT:
+        """Return a prediction as scored labels: what the store keeps of it.
 
         Args:
             prediction: Of one image.
@@ -126,12 +129,12 @@ class Task(ABC, Generic[LabelsT, PredictionT]):
         """
 
     @abstractmethod
-    def from_row(self, row: Mapping[str, Any]) -> LabelsT:
-        """Return the scored labels of a stored row."""
+    def to_row(self, labels: LabelsT) -> dict[str, Any]:
+        """Return what `as_labels` gave as the values of `row_schema`."""
 
     @abstractmethod
-    def as_labels(self, prediction: PredictionT, top_k: int = 1) -> LabelsT:
-        """Return a prediction as scored labels, as if it had been stored and read back."""
+    def from_row(self, row: Mapping[str, Any]) -> LabelsT:
+        """Return the scored labels of a stored row, equal to those that `to_row` was given."""
 
     @abstractmethod
     def at_original(self, prediction: PredictionT) -> LabelsT:
@@ -167,6 +170,14 @@ class Task(ABC, Generic[LabelsT, PredictionT]):
         Raises:
             DataError: A label is out of range or does not fit the image.
         """
+
+    def overflow(self, labels: LabelsT) -> int:
+        """Return how many labels of one image find no place in its targets, whose shape is fixed."""
+        return 0
+
+    def overflow_advice(self, overflow: int) -> str:
+        """Return what to set, for people, so that images find place whose `overflow` is at most that."""
+        return ""
 
     @abstractmethod
     def decide(self, labels: LabelsT, policy: Policy) -> Decisions:
@@ -307,40 +318,6 @@ class Augmentation(ABC):
     def __call__(self, batch: Batch, key_B: Tensor) -> Batch:
         """Return the batch, changed as its keys say."""
         return self.replay(batch, self.parameters(batch, key_B))
-
-
-class Policy(Protocol):
-    """A fitted policy: elementwise, on arrays of any shape. It is sent to worker processes, so it must pickle."""
-
-    def __call__(self, scores: NDArray[np.float32], labels: NDArray[Any]) -> Decisions:
-        """Return what to do with each prediction.
-
-        Args:
-            scores: In 0..1.
-            labels: Class indices, same shape.
-        """
-
-
-class PseudoLabelPolicy(ABC):
-    """Decides what a student is taught of what a teacher predicted.
-
-    Args:
-        config: The policy's own settings.
-        classes: The ordered class names.
-    """
-
-    def __init__(self, config: Any, classes: Sequence[str]) -> None:
-        self.config = config
-        self.classes = tuple(classes)
-
-    @abstractmethod
-    def fit(self, store: ScoreStatistics, labelled: ScoreStatistics) -> Policy:
-        """Return the policy for one stage.
-
-        Args:
-            store: What the teacher predicted on the unlabelled images.
-            labelled: What people labelled.
-        """
 
 
 class Accelerator(ABC):

@@ -118,7 +118,7 @@ def export_labels(
             row = labels.store.row(id_)
             scored = task.from_row(row)
             kept = task.apply(scored, task.decide(scored, policy))
-            files[id_] = writer.write(id_, kept, (row["height"], row["width"]))
+            files[id_] = writer.write(id_, kept, (row["height"], row["width"]), paths[id_])
         writer.close()
         write_text(folder / LIST, "".join(f"{id_}\n" for id_ in chosen))
         write_json(folder / CLASSES, {"classes": list(labels.classes)})

@@ -174,7 +174,7 @@ def _write(export: _Export, output: Path, taken: list[str]) -> list[dict[str, An
     for id_ in taken:
         entry = export.entry(id_)
         height, width = read_image(entry.path).shape[:2]
-        writer.write(id_, export.reader(entry).read_labels(entry), (height, width))
+        writer.write(id_, export.reader(entry).read_labels(entry), (height, width), entry.path)
         by_root.setdefault(image_root(id_, entry.path), []).append(id_)
     writer.close()
     write_json(output / CLASSES, {"classes": list(export.task.classes)})

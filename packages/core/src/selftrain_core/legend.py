@@ -1,7 +1,8 @@
-"""What the colours of a drawing mean: squares with names, below the picture."""
+"""The colours of classes, and what they mean: squares with names, below a picture."""
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -18,6 +19,16 @@ SMALLEST_FONT, LARGEST_FONT = 11, 40
 _WIDTH_PER_FONT = 56
 """A picture this many times as wide as a letter is high has a legend that can be read when the whole is looked at."""
 _LEAST_WIDTH = 120
+_GOLDEN_ANGLE = 0.381966
+
+
+def palette(num_classes: int) -> NDArray[np.uint8]:
+    """Return distinct colours, uint8 [num_classes, 3]; class 0, usually the background, is black."""
+    colours = [(0.0, 0.0, 0.0)]
+    for index in range(1, num_classes):
+        hue = (index * _GOLDEN_ANGLE) % 1
+        colours.append(colorsys.hsv_to_rgb(hue, 0.65 + 0.35 * (index % 2), 1.0 - 0.25 * (index % 3 == 2)))
+    return (np.array(colours[:num_classes]) * 255).astype(np.uint8)
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:

@@ -39,16 +39,22 @@ class Predicted:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode without gradient, and every module back into the mode it had."""
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode, and every module back into the mode it had."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode without gradient, and every module back into the mode it had."""
+    with evaluation_mode(model), torch.inference_mode():
+        yield
 
 
 def predictions(
@@ -62,6 +68,8 @@ def predictions(
     precision: Precision = "float32",
 ) -> Iterator[list[Predicted]]:
     """Yield the predictions of each batch of places in `dataset`, in order.
+
+    The model is in evaluation mode until the last is taken, and then as it was.
 
     Args:
         model: On `device`.
@@ -79,14 +87,15 @@ def predictions(
         pin_memory=device.type == "cuda",
     )  # fmt: skip
     dtype = next(model.parameters()).dtype
-    for pictures in loader:
-        results = [Predicted(place, None, reason) for place, reason in pictures.failures.items()]
-        if pictures.batch is not None:
-            batch = pictures.batch.to(device, non_blocking=True)
-            with evaluating(model):
-                found = task.predict(seen, replace(batch, image_B3HW=float_images(batch.image_B3HW, dtype)), views)
-            results += [Predicted(place, item) for place, item in zip(pictures.places, found, strict=True)]
-        yield sorted(results, key=lambda result: result.place)
+    with evaluation_mode(model):  # once: a model has hundreds of modules
+        for pictures in loader:
+            results = [Predicted(place, None, reason) for place, reason in pictures.failures.items()]
+            if pictures.batch is not None:
+                batch = pictures.batch.to(device, non_blocking=True)
+                with torch.inference_mode():  # not while the caller has its turn
+                    found = task.predict(seen, replace(batch, image_B3HW=float_images(batch.image_B3HW, dtype)), views)
+                results += [Predicted(place, item) for place, item in zip(pictures.places, found, strict=True)]
+            yield sorted(results, key=lambda result: result.place)
 
 
 def cut(places: Sequence[int], size: int) -> list[Sequence[int]]:

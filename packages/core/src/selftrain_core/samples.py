@@ -11,17 +11,18 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import Dataset
 
 from selftrain_core.batch import HUMAN, PSEUDO, Batch, Targets, collate
 from selftrain_core.data_source import DataSource
-from selftrain_core.errors import SelftrainError, StoreError
+from selftrain_core.errors import DataError, SelftrainError, StoreError
 from selftrain_core.geometry import Geometry, image_on_canvas
-from selftrain_core.images import read_image
+from selftrain_core.images import read_picture
 from selftrain_core.index import Index
 from selftrain_core.interfaces import Policy, Task
 from selftrain_core.keys import name_key
-from selftrain_core.labels import Decisions, Labels
+from selftrain_core.labels import KEEP, Decisions, Labels
 from selftrain_core.plan import Plan
 from selftrain_core.store import PseudoLabelStore
 
@@ -73,6 +74,22 @@ class PseudoLabels:
                 "  delete that folder and run the same command: it is made again"
             ) from error
         return labels, self.task.decide(labels, self.policy)
+
+
+def rows_with_labels(rows: NDArray[np.int64], labeller: PseudoLabels) -> NDArray[np.int64]:
+    """Return those of `rows` of whose predictions the policy keeps something.
+
+    Raises:
+        DataError: It keeps nothing of any.
+    """
+    is_kept = np.array([bool((labeller(int(row))[1].actions == KEEP).any()) for row in rows], np.bool_)
+    if not is_kept.any():
+        raise DataError(
+            f"the policy keeps nothing of what the teacher saw in {len(rows):,} images, and student.negatives is "
+            "false: there is nothing to learn from\n  lower the policy's threshold, train the teacher for longer, or "
+            "set student.negatives: true"
+        )
+    return rows[is_kept]
 
 
 @dataclass(frozen=True)
@@ -161,7 +178,7 @@ class StepDataset(Dataset[list[Batch] | SelftrainError]):
         labels, decisions = labeller(row)
         try:
             return one_image(
-                read_image(entry.path),
+                read_picture(entry.path),
                 self.canvas,
                 entry.id,
                 visit=visit,
@@ -242,7 +259,7 @@ def one_picture(path: Path, id_: str, canvas: tuple[int, int]) -> Batch:
     Raises:
         DataError: The image cannot be read.
     """
-    return one_image(read_image(path), canvas, id_)
+    return one_image(read_picture(path), canvas, id_)
 
 
 def gather_pictures(items: Sequence[tuple[int, Batch | str]]) -> Pictures:
@@ -263,7 +280,7 @@ def raised(item: list[Batch] | SelftrainError) -> list[Batch]:
 
 
 def one_image(
-    image_HW3: NDArray[np.uint8],
+    image: Image.Image,
     canvas: tuple[int, int],
     id_: str,
     *,
@@ -274,16 +291,16 @@ def one_image(
     """Return an image on its canvas, without a batch axis.
 
     Args:
-        image_HW3: uint8 RGB.
+        image: Of mode RGB.
         canvas: (height, width).
         id_: The image's id.
         visit: How often it was in a batch before.
         source: `HUMAN` or `PSEUDO`.
         targets: Gives the targets, once it is known how the image lies.
     """
-    geometry = Geometry.fit((image_HW3.shape[0], image_HW3.shape[1]), canvas)
+    geometry = Geometry.fit((image.height, image.width), canvas)
     return Batch(
-        image_B3HW=torch.from_numpy(image_on_canvas(image_HW3, geometry)).permute(2, 0, 1).contiguous(),
+        image_B3HW=torch.from_numpy(image_on_canvas(image, geometry)).permute(2, 0, 1),
         valid_B2=torch.tensor(geometry.valid),
         id_B=torch.tensor(name_key(id_)),
         visit_B=torch.tensor(visit),

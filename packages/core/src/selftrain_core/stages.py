@@ -35,7 +35,7 @@ from selftrain_core.plan import Plan, StreamPlan
 from selftrain_core.plugins import registry
 from selftrain_core.progress import Observer, Reporter
 from selftrain_core.recorder import Recorder
-from selftrain_core.samples import HumanLabels, PseudoLabels, StepDataset, Stream
+from selftrain_core.samples import HumanLabels, PseudoLabels, StepDataset, Stream, rows_with_labels
 from selftrain_core.store import USABLE, PseudoLabelStore, usable_rows
 from selftrain_core.training import Recipe, TrainingModule
 from selftrain_core.views import PLAIN_VIEW, View
@@ -174,6 +174,7 @@ def teach(context: StageContext) -> dict[str, Any]:
         config.canvas,
         allow_missing_classes=config.data.allow_missing_classes,
         progress=partial(context.tell_progress, "checking images and labels"),
+        remark=lambda text: context.reporter.tell("note", text=text),
     )
     # A policy finds its mistakes when it is fitted: here, rather than once the teacher is trained.
     build_policy(config.policy, context.classes).fit(labelled, labelled)
@@ -194,7 +195,10 @@ def learn(context: StageContext) -> dict[str, Any]:
     rows = context.index.rows("unlabelled")
     usable = usable_rows(store, context.index.ids(rows), rows)
     policy = _fitted_policy(context, store)
-    pseudo = Stream("pseudo", usable, config.student.pseudo, PseudoLabels(context.index, store, context.task, policy))
+    labeller = PseudoLabels(context.index, store, context.task, policy)
+    if not config.student.negatives:
+        usable = rows_with_labels(usable, labeller)
+    pseudo = Stream("pseudo", usable, config.student.pseudo, labeller)
     if config.student.start == "teacher":
         model = context.trained_model(context.input("teacher"))
     else:
@@ -314,6 +318,9 @@ def _train(
     context: StageContext, training: TrainingConfig, streams: list[Stream], model: nn.Module, *, alpha: float
 ) -> dict[str, Any]:
     config, settings = context.config, context.request["settings"]
+    for stream in streams:
+        # What a source loads to answer, workers then share with this process, which they are forked from.
+        stream.labeller(int(stream.rows[0]))
     steps, per_step = int(settings["steps"]), sum(stream.images_per_step for stream in streams)
     silence_lightning()
     plan = Plan(

@@ -38,13 +38,14 @@ class TaskMetric(Protocol[_PredictionIn, _LabelsIn]):
 class LabelWriter(Protocol[_LabelsIn]):
     """Writes labels as files that people and other tools can use."""
 
-    def write(self, id_: str, labels: _LabelsIn, original: tuple[int, int]) -> Path | None:
+    def write(self, id_: str, labels: _LabelsIn, original: tuple[int, int], image: Path) -> Path | None:
         """Write what is known of one image, and return the file it went into, if it has one of its own.
 
         Args:
             id_: The image's id.
             labels: In the pixels of the image, or at another resolution of the same picture where they are a map.
             original: (height, width) of the image.
+            image: Its file, after whose ending the image is called by others.
 
         Raises:
             RunError: The disk is full or the folder is not writable.

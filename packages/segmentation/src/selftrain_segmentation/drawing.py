@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import colorsys
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from selftrain_core.labels import IGNORE
+from selftrain_core.legend import palette
 
 OPACITY = 0.6
 HATCH_PERIOD = 6
 IGNORE_RGB = (190, 190, 190)
-_GOLDEN_ANGLE = 0.381966
-
-
-def palette(num_classes: int) -> NDArray[np.uint8]:
-    """Return distinct colours, uint8 [num_classes, 3]; class 0, usually the background, is black."""
-    colours = [(0.0, 0.0, 0.0)]
-    for index in range(1, num_classes):
-        hue = (index * _GOLDEN_ANGLE) % 1
-        colours.append(colorsys.hsv_to_rgb(hue, 0.65 + 0.35 * (index % 2), 1.0 - 0.25 * (index % 3 == 2)))
-    return (np.array(colours[:num_classes]) * 255).astype(np.uint8)
 
 
 def overlay(image_HW3: NDArray[np.uint8], classes_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:

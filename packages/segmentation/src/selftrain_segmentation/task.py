@@ -25,10 +25,11 @@ from selftrain_core.errors import ConfigError, DataError
 from selftrain_core.geometry import Geometry, map_on_canvas
 from selftrain_core.interfaces import Backbone, LossTerm, Policy, Task
 from selftrain_core.labels import HISTOGRAM_BINS, IGNORE, KEEP, Decisions, MaskLabels, ScoreStatistics
+from selftrain_core.legend import palette
 from selftrain_core.views import PLAIN_VIEW, View
 from selftrain_segmentation.config import SegmentationConfig
 from selftrain_segmentation.decoder_config import decoder_advice
-from selftrain_segmentation.drawing import overlay, palette
+from selftrain_segmentation.drawing import overlay
 from selftrain_segmentation.metric import MeanIoU
 from selftrain_segmentation.model import SegmentationModel
 from selftrain_segmentation.prediction import SegmentationPrediction, from_planes, planes
@@ -122,9 +123,13 @@ class SegmentationTask(Task[MaskLabels, SegmentationPrediction]):
         """Return class maps and their scores, each a PNG at canvas resolution with its planes one below the other."""
         return pa.schema([("planes", pa.int8()), ("classes_png", pa.binary()), ("scores_png", pa.binary())])
 
-    def to_row(self, prediction: SegmentationPrediction, top_k: int = 1) -> dict[str, Any]:
+    def as_labels(self, prediction: SegmentationPrediction, top_k: int = 1) -> MaskLabels:
         """Return the `top_k` most probable classes of each pixel, and their probabilities in 64ths."""
-        classes_KHW, scores_KHW = planes(prediction.labels(top_k))
+        return prediction.labels(top_k)
+
+    def to_row(self, labels: MaskLabels) -> dict[str, Any]:
+        """Return the class maps and their scores in 64ths, each as a PNG."""
+        classes_KHW, scores_KHW = planes(labels)
         return {
             "planes": len(classes_KHW),
             "classes_png": _to_png(np.concatenate(classes_KHW)),
@@ -137,10 +142,6 @@ class SegmentationTask(Task[MaskLabels, SegmentationPrediction]):
         scores /= HISTOGRAM_BINS
         shape = (row["planes"], -1, classes.shape[1])
         return from_planes(classes.reshape(shape), scores.reshape(shape))
-
-    def as_labels(self, prediction: SegmentationPrediction, top_k: int = 1) -> MaskLabels:
-        """Return the most probable classes with their scores."""
-        return prediction.labels(top_k)
 
     def at_original(self, prediction: SegmentationPrediction) -> MaskLabels:
         """Return the most probable classes in the pixels of the image file, with their probabilities."""

@@ -10,7 +10,8 @@ from PIL import Image
 from selftrain_core.errors import RunError
 from selftrain_core.files import replacing
 from selftrain_core.labels import IGNORE, MaskLabels
-from selftrain_segmentation.drawing import IGNORE_RGB, palette
+from selftrain_core.legend import palette
+from selftrain_segmentation.drawing import IGNORE_RGB
 
 
 class MaskWriter:
@@ -28,13 +29,14 @@ class MaskWriter:
         colours_N3[IGNORE] = IGNORE_RGB
         self._palette = colours_N3.ravel().tolist()
 
-    def write(self, id_: str, labels: MaskLabels, original: tuple[int, int]) -> Path:
+    def write(self, id_: str, labels: MaskLabels, original: tuple[int, int], image: Path) -> Path:
         """Write one map, and return where.
 
         Args:
             id_: The image's id.
             labels: At any resolution; the file has that of the image, nearest pixel.
             original: (height, width) of the image.
+            image: Its file, which nothing depends on.
 
         Raises:
             RunError: The disk is full, the folder is not writable, or the id leads out of it.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from selftrain_core.backbones.config import FpnConfig, SimplePyramidConfig
 from selftrain_core.backbones.inits import CheckpointInit
+from selftrain_core.backbones.necks import FpnLayers
 from selftrain_core.components import build_backbone
 from selftrain_core.errors import ConfigError, StridesError
 from selftrain_core.interfaces import Backbone, Init
@@ -36,10 +36,10 @@ class Pyramid(Backbone):
         self.body.load_weights(init)
 
 
-class FeaturePyramid(Pyramid):
+class FeaturePyramid(Pyramid, FpnLayers):
     """FPN (Lin et al. 2017): lateral 1×1, nearest upsampling and sum, 3×3 at each level.
 
-    Levels coarser than the body offers come from stride-2 3×3 convolutions of the coarsest level, as in RetinaNet.
+    Levels coarser than the body offers come from stride-2 3×3 convolutions of the coarsest level behind a ReLU.
     """
 
     config: FpnConfig
@@ -56,25 +56,14 @@ class FeaturePyramid(Pyramid):
             )
         self.body = build_backbone(config.body, self.body_strides, output_stride)
         width = config.channels
-        self.lateral = nn.ModuleList(nn.Conv2d(self.body.channels[s], width, 1) for s in self.body_strides)
-        self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in self.body_strides)
-        self.extra = nn.ModuleList(
-            nn.Conv2d(width, width, 3, stride=2, padding=1) for s in self.strides if s not in self.body_strides
-        )
+        given = [self.body.channels[stride] for stride in self.body_strides]
+        self._add_layers(given, width, len(self.strides) - len(given))
         self.channels = dict.fromkeys(self.strides, width)
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Return pyramid features by stride."""
         features = self.body(images)
-        merged: list[Tensor] = []
-        for stride, lateral in zip(reversed(self.body_strides), reversed(self.lateral), strict=True):
-            level = lateral(features[stride])
-            if merged:
-                level = level + functional.interpolate(merged[-1], size=level.shape[-2:], mode="nearest")
-            merged.append(level)
-        levels = [conv(level) for conv, level in zip(self.output, reversed(merged), strict=True)]
-        for conv in self.extra:
-            levels.append(conv(functional.relu(levels[-1])))
+        levels = self._levels([features[stride] for stride in self.body_strides], first_relu=True)
         return dict(zip(self.strides, levels, strict=True))
 
 

@@ -92,6 +92,20 @@ class DataSourceContract(ComponentContract):
                 height, width = read_image(entry.path).shape[:2]
                 self._assert_fits(source.read_labels(entry), height, width, entry.id)
 
+    def test_remarks(self) -> None:
+        """Remarks on images, and on none in particular, are lines for people, the same each time."""
+        if not self.is_labelled:
+            return
+        with TemporaryDirectory() as folder:
+            source = self.source(Path(folder))
+            for entry in (None, *source.scan()):
+                found = source.remarks(entry)
+                assert isinstance(found, list) and all(
+                    isinstance(line, str) and line and "\n" not in line for line in found
+                ), f"remarks on {entry} are no lines of text: {found!r}"
+                again = source.remarks(entry)
+                assert again == found, f"remarks on {entry} change: {found}, then {again}"
+
     def test_reading_twice(self) -> None:
         """Labels that a caller changed are not changed for the next reader."""
         if not self.is_labelled:
@@ -125,8 +139,27 @@ class DataSourceContract(ComponentContract):
             assert (known < len(self.classes)).all(), f"'{id_}': a class is out of range"
             return
         assert isinstance(labels, BoxLabels), f"'{id_}': labels are {type(labels).__name__}"
+        self._assert_boxes(labels, id_)
         low, high = labels.boxes_N4.min(initial=0), (labels.boxes_N4 - [width, height] * 2).max(initial=0)
         assert low >= 0 and high <= 0, f"'{id_}': boxes leave the image: {labels.boxes_N4.tolist()}"
         assert (labels.boxes_N4[:, 2:] > labels.boxes_N4[:, :2]).all(), f"'{id_}': boxes without area"
         classes_N = labels.labels_N[labels.labels_N != IGNORE_LABEL]
         assert ((classes_N >= 0) & (classes_N < len(self.classes))).all(), f"'{id_}': a class is out of range"
+
+    def _assert_boxes(self, labels: BoxLabels, id_: str) -> None:
+        """Check types and shapes; a person's boxes have no scores."""
+        count = len(labels.labels_N)
+        columns: dict[str, tuple[Any, Any, tuple[int, ...]]] = {
+            "boxes": (labels.boxes_N4, np.float32, (count, 4)),
+            "labels": (labels.labels_N, np.int64, (count,)),
+            "crowds": (labels.crowds_N, np.bool_, (count,)),
+            "areas": (labels.areas_N, np.float32, (count,)),
+        }
+        for name, (values, dtype, shape) in columns.items():
+            if values is not None:
+                assert (values.dtype, values.shape) == (dtype, shape), (
+                    f"'{id_}': {name} are {values.dtype} {values.shape}, expected {np.dtype(dtype)} {shape}"
+                )
+        assert labels.scores_N is None, f"'{id_}': a person's boxes have scores"
+        if labels.areas_N is not None:
+            assert (np.isfinite(labels.areas_N) & (labels.areas_N > 0)).all(), f"'{id_}': areas are {labels.areas_N}"

@@ -162,9 +162,8 @@ class PixelTask(Task[MaskLabels, PixelPrediction]):
         """Return raw bytes and their shape."""
         return pa.schema([("classes", pa.binary()), ("scores", pa.binary()), ("shape", pa.list_(pa.int32(), 2))])
 
-    def to_row(self, prediction: PixelPrediction, top_k: int = 1) -> dict[str, Any]:
+    def to_row(self, labels: MaskLabels) -> dict[str, Any]:
         """Return the labels' bytes; one class is all this task keeps."""
-        labels = self.as_labels(prediction)
         assert labels.scores_HW is not None
         return {
             "classes": labels.classes_HW.tobytes(),
@@ -238,7 +237,7 @@ class ArrayWriter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def write(self, id_: str, labels: MaskLabels, original: tuple[int, int]) -> Path:
+    def write(self, id_: str, labels: MaskLabels, original: tuple[int, int], image: Path) -> Path:
         """Write the map at the image's size."""
         path = self.folder / f"{id_}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)

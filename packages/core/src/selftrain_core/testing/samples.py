@@ -101,7 +101,7 @@ def sample(
 ) -> Batch:
     """Return an image on its canvas, without a batch axis."""
     given = targets if targets is not None else Targets()
-    return one_image(image_HW3, canvas, id_, visit=visit, source=source, targets=lambda _: given)
+    return one_image(Image.fromarray(image_HW3), canvas, id_, visit=visit, source=source, targets=lambda _: given)
 
 
 def object_batch(num_images: int, canvas: tuple[int, int] = (64, 96), *, with_targets: bool = True) -> Batch:

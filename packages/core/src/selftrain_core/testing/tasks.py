@@ -180,7 +180,7 @@ class TaskContract(ComponentContract):
         assert [module.training for module in model.modules()] == modes, "predict changes the model's mode"
 
     def test_row_round_trip(self) -> None:
-        """A prediction fits the row schema, and comes back from Arrow as `as_labels` has it."""
+        """A prediction's labels fit the row schema, and come back from Arrow as they were."""
         task = self.task()
         schema = task.row_schema()
         clash = _STORE_COLUMNS & set(schema.names)
@@ -188,10 +188,11 @@ class TaskContract(ComponentContract):
         with torch.no_grad():
             predictions = task.predict(self.model(task), self.batch(task))
         for prediction, top_k in itertools.product(predictions, (1, 2)):
-            row = task.to_row(prediction, top_k)
+            labels = task.as_labels(prediction, top_k)
+            row = task.to_row(labels)
             assert set(row) == set(schema.names), f"to_row gives {sorted(row)}, row_schema names {schema.names}"
             (stored,) = pa.Table.from_pylist([row], schema=schema).to_pylist()
-            assert_equal(task.from_row(stored), task.as_labels(prediction, top_k), "labels read back from a row")
+            assert_equal(task.from_row(stored), labels, "labels read back from a row")
 
     def test_views(self) -> None:
         """An image looked at in several ways has one prediction all the same; looked at once, it is as by default."""
@@ -216,7 +217,7 @@ class TaskContract(ComponentContract):
                 labels = task.at_original(prediction)
                 if isinstance(labels, MaskLabels):
                     assert labels.classes_HW.shape == size, f"an image of {size} has a map of {labels.classes_HW.shape}"
-                path = writer.write(f"deep/image-{number}", labels, size)
+                path = writer.write(f"deep/image-{number}", labels, size, Path(f"deep/image-{number}.jpg"))
                 assert path is None or path.is_file(), f"the writer says it wrote {path}, which is not there"
             writer.close()
             assert any(each.is_file() for each in Path(folder).rglob("*")), "the writer has written nothing"
