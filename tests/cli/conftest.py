@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,3 +99,53 @@ def mask() -> Callable[..., None]:
 def settings() -> dict[str, Any]:
     """Return the settings of a small and quick model."""
     return dict(SETTINGS)
+
+
+BOX_TASK: dict[str, Any] = {
+    "name": "detection/retinanet",
+    "head": {"channels": 16, "num_convs": 1},
+    "prediction": {"floor": 0.0, "candidates": 50, "max_detections": 6},
+}
+
+
+def write_boxes(path: Path, names: list[str]) -> None:
+    """Write a COCO file with a box around the square in each image."""
+    images = [{"id": n, "file_name": name, "height": 40, "width": 48} for n, name in enumerate(names)]
+    boxes = [{"id": n, "image_id": n, "category_id": 7, "bbox": [8, 8, 16, 16]} for n in range(len(names))]
+    categories = [{"id": 7, "name": "square"}, {"id": 3, "name": "circle"}]
+    path.write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
+
+
+@pytest.fixture(scope="session")
+def finished_box_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run with boxes that no test changes; its model is as good as random."""
+    folder = tmp_path_factory.mktemp("boxes")
+    sources: dict[str, Any] = {}
+    seed = 0
+    for part, count in PARTS.items():
+        names = [f"deep/{part}-{number}.png" for number in range(count)]
+        for name in names:
+            seed += 1
+            write_photo(folder / "data" / part / name, seed)
+        write_boxes(folder / f"data/{part}.json", names)
+        source = {"name": "detection/coco", "images": f"data/{part}", "annotations": f"data/{part}.json"}
+        sources[part] = source if part != "pool" else {"name": "core/images", "images": "data/pool"}
+    raw = {
+        **SETTINGS,
+        "task": BOX_TASK,
+        "policy": {"name": "core/fixed", "threshold": 0},
+        "data": {
+            "sources": sources,
+            "classes": ["square", "circle"],
+            "allow_missing_classes": True,
+            "labelled": "labelled",
+            "unlabelled": "pool",
+            "validation": "val",
+            "test": "test",
+        },
+        "teacher": {"steps": 2, "human": 2},
+        "student": {"steps": 2, "human": 1, "pseudo": 1},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(raw))
+    self_train(load_config(folder / "run.yaml"), folder / "run", goal=Goal("learn"), in_process=True)
+    return folder / "run"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from selftrain.budget import (
+    ENOUGH_STEPS,
     FEWEST_STEPS,
     GOOD_STEPS,
     MOST_STEPS,
@@ -10,6 +11,7 @@ from selftrain.budget import (
     Speed,
     canvases,
     choose,
+    first_to_show,
     needed_minutes,
     schedule,
 )
@@ -81,3 +83,21 @@ def test_too_little_time_says_how_much_is_needed() -> None:
     assert plan.steps < FEWEST_STEPS
     enough = schedule(plan.canvas, linear(plan.canvas), IMAGES, needed_minutes(plan) + 0.05)
     assert FEWEST_STEPS <= enough.steps <= FEWEST_STEPS + 10
+
+
+def test_the_canvas_that_shows_small_objects() -> None:
+    offered = canvases((384, 256))
+    assert first_to_show(offered, None) == offered[0]
+    assert first_to_show(offered, 0.5) == (96, 64)
+    assert first_to_show(offered, 0.1) == (256, 160), "24 pixels are a tenth of 240"
+    assert first_to_show(offered, 0.01) == offered[-1]
+
+
+def test_small_objects_are_shown_for_fewer_steps() -> None:
+    offered = canvases((384, 256))
+    plain = choose(offered, linear, IMAGES, 60)
+    larger = offered[offered.index(plain.canvas) + 1]
+    wanted = choose(offered, linear, IMAGES, 60, larger)
+    assert wanted.canvas == larger and ENOUGH_STEPS <= wanted.steps < GOOD_STEPS
+    assert choose(offered, linear, IMAGES, 60, offered[0]).canvas == plain.canvas
+    assert choose(offered, linear, IMAGES, 60, offered[-1]).steps >= ENOUGH_STEPS, "too much to want is not had"

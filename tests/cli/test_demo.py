@@ -13,12 +13,14 @@ from PIL import Image
 pytest.importorskip("sklearn", reason="the demo's extra is not installed")
 
 from selftrain import demo
+from selftrain.demo_config import RECIPES
 from selftrain.demo_data import write_scenes
 from selftrain.main import main
 from selftrain.scenes import CLASSES, SPLITS, SceneSettings, make_scene
 from selftrain_core.config import RunConfig, load_config
 from selftrain_core.errors import RunError
 from selftrain_core.index import Index, build_sources, write_index
+from selftrain_core.labels import BoxLabels
 from selftrain_core.progress import Observer
 
 SMALL = SceneSettings(labelled=3, unlabelled=4, validation=2, test=2)
@@ -95,12 +97,26 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         write_scenes(tmp_path / "file" / "data", SMALL)
 
 
-def test_the_configuration_finds_the_scenes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", list(RECIPES))
+def test_the_configuration_finds_the_scenes(tmp_path: Path, task: str) -> None:
     write_scenes(tmp_path / "data", SMALL)
-    config = load_config(demo.write_config(tmp_path, SMALL))
+    config = load_config(demo.write_config(tmp_path, SMALL, task))
     assert config.canvas == (SMALL.height, SMALL.width)
+    assert config.task.name.startswith(f"{task}/")
     write_index(tmp_path / "index.arrow", config.data, build_sources(config.data, config.data.class_names()))
     assert Index(tmp_path / "index.arrow").counts() == {split: SMALL.count(split) for split in SPLITS}
+
+
+def test_the_boxes_are_those_of_the_scenes(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "data", SMALL)
+    config = load_config(demo.write_config(tmp_path, SMALL, "detection"))
+    source = build_sources(config.data, config.data.class_names())["validation"]
+    labels = [source.read_labels(entry) for entry in source.scan()]
+    scenes = [make_scene(SMALL, "validation", number) for number in range(SMALL.validation)]
+    for found, scene in zip(labels, scenes, strict=True):
+        assert isinstance(found, BoxLabels)
+        np.testing.assert_array_equal(found.boxes_N4, scene.boxes_N4)
+        np.testing.assert_array_equal(found.labels_N, scene.labels_N - 1)  # detection has no background
 
 
 def test_an_edited_configuration_is_kept(tmp_path: Path) -> None:
@@ -112,8 +128,9 @@ def test_an_edited_configuration_is_kept(tmp_path: Path) -> None:
     assert path.read_text().endswith("# mine\n")
 
 
+@pytest.mark.parametrize(("option", "run"), [((), "run"), (("--task", "detection"), "run-detection")])
 def test_demo_runs_its_configuration_and_prints_what_was_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: tuple[str, ...], run: str
 ) -> None:
     given: list[Any] = []
 
@@ -125,10 +142,10 @@ def test_demo_runs_its_configuration_and_prints_what_was_measured(
 
     monkeypatch.setattr(demo, "self_train", measured)
     monkeypatch.setattr(demo, "SceneSettings", lambda seed: SceneSettings(seed, labelled=2, unlabelled=2))
-    result = CliRunner().invoke(main, ["demo", "-o", str(tmp_path / "d"), "--seed", "5"])
+    result = CliRunner().invoke(main, ["demo", "-o", str(tmp_path / "d"), "--seed", "5", *option])
     assert result.exit_code == 0, result.output
     ((config, folder),) = given
-    assert (config.seed, folder) == (5, tmp_path / "d" / "run")
+    assert (config.seed, folder) == (5, tmp_path / "d" / run)
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "model weights validation test gain images seen time" in rows
     assert "teacher last 40.00 41.00 – 1,280 1:05" in rows

@@ -190,7 +190,7 @@ def test_missing_folders_are_explained(change: str | None, arguments: dict[str, 
     with pytest.raises(DataError, match=message):
         look_at(data, **arguments)
     if change:
-        assert len(look_at(data, **{change: "other"}).masked) == 9
+        assert len(look_at(data, **{change: "other"}).labelled) == 9
 
 
 def test_masks_of_other_names_are_explained(data: Path) -> None:
@@ -223,8 +223,8 @@ def test_what_is_written_runs(
     data: Path, tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The machine is really measured; the run is cut down to two steps."""
-    small = {key: settings[key] for key in ("task", "backbone")}
-    monkeypatch.setattr(init_command, "SETTINGS", small)
+    monkeypatch.setattr(init_command, "SETTINGS", {"backbone": settings["backbone"]})
+    monkeypatch.setattr(init_command, "task_of", lambda found: settings["task"])
     init(data, "-o", tmp_path / "my.yaml", "--minutes", 5)
     decoder = "{name: fpn, pyramid_channels: 32, segmentation_channels: 32}"
     overrides = ["backbone.name=timm/test_resnet", "backbone.init=random", f"task.decoder={decoder}"]

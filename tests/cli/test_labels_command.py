@@ -235,6 +235,6 @@ def test_an_id_that_leads_out_of_the_folder_is_refused(exported: Path, tmp_path:
 
 def test_an_image_without_its_facts_is_explained(exported: Path, tmp_path: Path) -> None:
     record = json.loads((exported / "export.json").read_text())
-    del record["images"][POOL[0]]["digest"]
+    del record["images"][POOL[0]]["said"]
     (exported / "export.json").write_text(json.dumps(record))
     assert "export.json is damaged" in labels("import", exported, "-o", tmp_path / "set", code=3).stderr

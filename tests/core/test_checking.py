@@ -112,6 +112,11 @@ def test_remarks_are_told_by_part_and_named_up_to_a_number(data: Path) -> None:
     assert second == "data.test: labels of 1 of 2 images were left out or changed\n  'test/1': odd"
 
 
+def test_remarks_of_no_image_count_none(data: Path) -> None:
+    _, told = check(data, {None: ["box 9 is of no image, and is left out"]})
+    assert told[0] == "data.labelled: labels were left out or changed\n  box 9 is of no image, and is left out"
+
+
 def test_a_few_images_with_too_many_labels_are_told(data: Path) -> None:
     task = Places(StrictModel(), CLASSES)
     task.overflowing = 2

@@ -1,10 +1,6 @@
 """Two ranks, several micro-batches, and one process with one large batch train the same model."""
 
-import os
 import runpy
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +9,7 @@ import torch
 
 from selftrain_core.distributed import gather_objects, rank, sum_over_ranks, world_size
 from selftrain_core.testing import assert_equal
+from selftrain_core.testing.drawn import on_ranks, train
 
 SCRIPT = Path(__file__).with_name("train_on_ranks.py")
 TOLERANCE = 1e-6
@@ -25,17 +22,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def in_process(folder: Path, micro_batches: int) -> dict[str, Any]:
-    train = runpy.run_path(str(SCRIPT))["train"]
-    state: dict[str, Any] = train(folder, 1, micro_batches).state()
-    return state
-
-
-def on_ranks(folder: Path, devices: int, micro_batches: int) -> Iterator[dict[str, Any]]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PL_", "MASTER_"))}
-    command = [sys.executable, str(SCRIPT), str(folder), str(devices), str(micro_batches)]
-    done = subprocess.run(command, env=clean, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return (torch.load(folder / f"rank-{number}.pt", weights_only=True) for number in range(devices))
+    return train(runpy.run_path(str(SCRIPT))["make"](), folder, micro_batches=micro_batches).state()
 
 
 def test_the_reference_trains_and_skips_one_step(reference: dict[str, Any]) -> None:
@@ -51,7 +38,7 @@ def test_micro_batches_equal_one_batch(reference: dict[str, Any], tmp_path: Path
 
 @pytest.mark.parametrize("micro_batches", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_two_ranks_equal_one(reference: dict[str, Any], tmp_path: Path, micro_batches: int) -> None:
-    for number, state in enumerate(on_ranks(tmp_path, 2, micro_batches)):
+    for number, state in enumerate(on_ranks(SCRIPT, tmp_path, 2, micro_batches)):
         assert_equal(state, reference, f"rank {number} of 2 with {micro_batches} micro-batches", atol=TOLERANCE)
 
 

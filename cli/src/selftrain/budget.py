@@ -14,6 +14,10 @@ FEWEST_STEPS = 100
 """Of a training that shows anything."""
 GOOD_STEPS = 1000
 """With fewer, a smaller canvas serves better."""
+ENOUGH_STEPS = 300
+"""With fewer, a smaller canvas serves better even if it shows objects as small as they should not be."""
+SMALLEST_SIDE = 24
+"""Pixels of the canvas that half of the boxes are to have as √area: what finds them begins with 32."""
 MOST_STEPS = 20_000
 _LONG_SIDES = (96, 128, 160, 192, 256, 320, 384, 448, 512)
 _PROCESSES, _MODELS = 8, 3
@@ -90,6 +94,19 @@ def canvases(size: tuple[int, int]) -> list[Canvas]:
     return found
 
 
+def first_to_show(offered: Sequence[Canvas], relative_side: float | None) -> Canvas:
+    """Return the smallest canvas on which half of the boxes have `SMALLEST_SIDE`, else the largest.
+
+    Args:
+        offered: Canvases, the smallest first.
+        relative_side: The median √area of the boxes as a share of the image's longer side; None for masks, which the
+            smallest canvas shows.
+    """
+    if relative_side is None:
+        return offered[0]
+    return next((canvas for canvas in offered if max(canvas) * relative_side >= SMALLEST_SIDE), offered[-1])
+
+
 def _multiple(side: float) -> int:
     return max(1, round(side / 32)) * 32
 
@@ -128,9 +145,15 @@ def needed_minutes(plan: Schedule) -> float:
 
 
 def choose(
-    offered: Sequence[Canvas], measure: Callable[[Canvas], Speed], images: Mapping[str, int], minutes: float
+    offered: Sequence[Canvas],
+    measure: Callable[[Canvas], Speed],
+    images: Mapping[str, int],
+    minutes: float,
+    wanted: Canvas | None = None,
 ) -> Schedule:
     """Return the run on the largest canvas on which it has `GOOD_STEPS`, else on the smallest.
+
+    Up to the canvas that is wanted, `ENOUGH_STEPS` do.
 
     The smallest is measured first; the one that its speed promises second.
 
@@ -139,12 +162,18 @@ def choose(
         measure: Returns the speed on a canvas; takes a while.
         images: Number of images by part.
         minutes: The time there is.
+        wanted: A smaller canvas would show too little; None is the smallest.
     """
     smallest = offered[0]
+    wanted_pixels = 0 if wanted is None or wanted == smallest else wanted[0] * wanted[1]
     speeds = {smallest: measure(smallest)}
     while True:
         plans = [schedule(canvas, _expected(canvas, speeds), images, minutes) for canvas in offered]
-        good = [plan for plan in plans if plan.steps >= GOOD_STEPS]
+        good = [
+            plan
+            for plan in plans
+            if plan.steps >= (ENOUGH_STEPS if plan.canvas[0] * plan.canvas[1] <= wanted_pixels else GOOD_STEPS)
+        ]
         best = good[-1] if good else plans[0]
         if best.canvas in speeds:
             return best

@@ -6,19 +6,13 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from selftrain.data_folder import DataFolder
+from selftrain.found_data import PART_NAMES, DataFolder, image_root
 from selftrain_core.errors import DataError
 from selftrain_core.sources import read_list
 
 PARTS = ("labelled", "unlabelled", "validation", "test")
-LIST_NAMES = {
-    "labelled": ("labelled", "labeled", "train"),
-    "unlabelled": ("unlabelled", "unlabeled", "pool"),
-    "validation": ("validation", "val", "valid"),
-    "test": ("test",),
-}
-_LIST_FOLDERS = ("", "splits", "lists", "ImageSets/Segmentation")
 _SHARES = {"validation": 0.15, "test": 0.2}
 
 
@@ -46,35 +40,71 @@ def share_out(found: DataFolder) -> Parts:
     """
     parts = Parts()
     for part in PARTS:
-        path = _find_list(found.folder, part)
+        path = _find_list(found, part)
         if path is not None:
             parts.lists[part] = path
             parts.ids[part] = _known(read_list(path), found, path)
     listed = {id_ for ids in parts.ids.values() for id_ in ids}
+    many = found.form.many
+    for part in PARTS:
+        ids = [id_ for each in found.sets if each.part == part for id_ in each.ids if id_ not in listed]
+        if part not in parts.ids and ids:
+            parts.ids[part] = ids
+    taken = {id_ for ids in parts.ids.values() for id_ in ids}
     if "labelled" not in parts.ids:
-        parts.ids["labelled"] = [id_ for id_ in found.masked if id_ not in listed]
+        parts.ids["labelled"] = [id_ for id_ in found.labelled if id_ not in taken]
     for part, share in _SHARES.items():
         if part not in parts.ids:
-            _take(parts, "labelled", part, share, "with masks")
+            _take(parts, "labelled", part, share, f"with {many}")
     if "unlabelled" not in parts.ids:
-        taken, masked = {id_ for ids in parts.ids.values() for id_ in ids}, set(found.masked)
-        parts.ids["unlabelled"] = [id_ for id_ in found.paths if id_ not in taken | masked]
-        if not parts.ids["unlabelled"]:
-            _take(parts, "labelled", "unlabelled", 0.5, "with masks, which stay hidden,")
-            found.warnings.append(
-                "there is no image without a mask, so half of the labelled images play the unlabelled ones: that shows "
-                "what self-training is worth, but what helps is more images; add photos without masks"
-            )
+        _find_pool(parts, found)
     if not all(parts.ids.values()):
         raise DataError(
-            f"{found.folder} holds {len(found.masked)} images with masks: too few to train on, to validate and to test"
+            f"{found.folder} holds {len(found.labelled)} images with {many}: too few to train on, to validate and to "
+            "test"
         )
     _check(parts, found)
     return parts
 
 
-def _find_list(folder: Path, part: str) -> Path | None:
-    places = (folder / place / f"{name}.txt" for name in LIST_NAMES[part] for place in _LIST_FOLDERS)
+def _find_pool(parts: Parts, found: DataFolder) -> None:
+    taken, labelled = {id_ for ids in parts.ids.values() for id_ in ids}, set(found.labelled)
+    parts.ids["unlabelled"] = [id_ for id_ in found.paths if id_ not in taken | labelled]
+    if not parts.ids["unlabelled"]:
+        _take(parts, "labelled", "unlabelled", 0.5, f"with {found.form.many}, which stay hidden,")
+        found.warnings.append(
+            f"there is no image without {_without(found)}, so half of the labelled images play the unlabelled ones: "
+            "that shows what self-training is worth, but what helps is more images; add photos without "
+            f"{found.form.many}"
+        )
+
+
+def _without(found: DataFolder) -> str:
+    return "a mask" if found.form.name == "masks" else f"{found.form.many}"
+
+
+def sources_of(found: DataFolder, part: str, ids: Sequence[str]) -> list[tuple[dict[str, Any], list[str]]]:
+    """Return the settings of the sources that read images of a part, but for lists, and which images each reads.
+
+    Args:
+        found: The data.
+        part: The part: of the unlabelled images no labels are read.
+        ids: The images.
+    """
+    sources: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    set_of = {id_: each for each in found.sets for id_ in each.ids}
+    for id_ in ids:
+        if part == "unlabelled":
+            source: dict[str, Any] = {"name": "core/images", "images": str(image_root(id_, found.paths[id_]))}
+        else:
+            source = set_of[id_].source
+        sources.setdefault(str(source), (source, []))[1].append(id_)
+    return list(sources.values())
+
+
+def _find_list(found: DataFolder, part: str) -> Path | None:
+    folders = [found.folder, *(found.folder / name for name in found.form.list_folders)]
+    places = (folder / f"{name}.txt" for name in PART_NAMES[part] for folder in folders)
     return next((path for path in places if path.is_file()), None)
 
 
@@ -83,10 +113,14 @@ def _known(names: Sequence[str], found: DataFolder, path: Path) -> list[str]:
     missing = [name for name, id_ in zip(names, ids, strict=True) if id_ not in found.paths]
     if missing:
         raise DataError(
-            f"{path} names '{missing[0]}', but {found.images} holds no such image ({len(missing):,} are missing)\n"
+            f"{path} names '{missing[0]}', but {_folders(found)} holds no such image ({len(missing):,} are missing)\n"
             "  take such lines out, or move the list away: images are then shared out anew"
         )
     return ids
+
+
+def _folders(found: DataFolder) -> str:
+    return " or ".join(map(str, found.images))
 
 
 def _take(parts: Parts, giver: str, part: str, share: float, what: str) -> None:
@@ -103,13 +137,14 @@ def _hash(id_: str) -> bytes:
 
 
 def _check(parts: Parts, found: DataFolder) -> None:
-    masked = set(found.masked)
+    labelled = set(found.labelled)
+    one, places = found.form.one, " or ".join(dict.fromkeys(str(each.where) for each in found.sets))
     for part in ("labelled", "validation", "test"):
-        without = [id_ for id_ in parts.ids[part] if id_ not in masked]
+        without = [id_ for id_ in parts.ids[part] if id_ not in labelled]
         if without:
             raise DataError(
-                f"{parts.lists.get(part, found.masks)}: '{without[0]}' of the {part} images has no mask in "
-                f"{found.masks} ({len(without):,} have none)\n  add the masks, or take the images out of the list"
+                f"{parts.lists.get(part, places)}: '{without[0]}' of the {part} images has no {one} in "
+                f"{places} ({len(without):,} have none)\n  add what is missing, or take the images out of the list"
             )
     if len(parts.ids["unlabelled"]) < len(parts.ids["labelled"]):
         found.warnings.append(
@@ -120,6 +155,7 @@ def _check(parts: Parts, found: DataFolder) -> None:
 
 
 def _rare_classes(found: DataFolder) -> Iterable[str]:
+    what, number = "masks" if found.form.name == "masks" else "images", len(found.shown)
     for name, images in zip(found.classes, found.images_C.tolist(), strict=True):
         if images < 5:
-            yield f"the class '{name}' is in {images} of {found.num_read} masks: too few to learn it, or to measure it"
+            yield f"the class '{name}' is in {images} of {number} {what}: too few to learn it, or to measure it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from selftrain.scenes import CLASSES, SPLITS, SceneSettings, make_scene
+from selftrain.scenes import CLASSES, SPLITS, Scene, SceneSettings, make_scene
 from selftrain_core.errors import RunError
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same settings give other scenes or other files."""
 
 
 def write_scenes(folder: Path, settings: SceneSettings, told: Callable[[int, int], None] | None = None) -> bool:
     """Write the scenes and return True, or return False where they lie there already.
 
-    ``images/<id>.png``; ``masks/<id>.png`` with class indices, for all but the unlabelled scenes;
-    ``splits/<split>.txt`` with ids, ``splits/train.txt`` being labelled and unlabelled together; ``classes.json``;
-    ``manifest.json``. Everything is written beside `folder`, which gets its name last.
+    ``images/<id>.png``; ``masks/<id>.png`` with class indices and ``boxes/<split>.json`` with COCO instances, for all
+    but the unlabelled scenes; ``splits/<split>.txt`` with ids, ``splits/train.txt`` being labelled and unlabelled
+    together; ``classes.json``; ``manifest.json``. Everything is written beside `folder`, which gets its name last.
 
     Args:
         folder: Where to; its parent is made.
@@ -43,7 +43,7 @@ def write_scenes(folder: Path, settings: SceneSettings, told: Callable[[int, int
     try:
         if temporary.exists():
             shutil.rmtree(temporary)  # what an interrupted attempt left
-        for name in ("images", "masks", "splits"):
+        for name in ("images", "masks", "boxes", "splits"):
             (temporary / name).mkdir(parents=True)
         _write(temporary, settings, told)
         (temporary / "classes.json").write_text(
@@ -75,17 +75,38 @@ def _write(folder: Path, settings: SceneSettings, told: Callable[[int, int], Non
     written = 0
     for split in SPLITS:
         ids[split] = [f"{split}-{number:04}" for number in range(settings.count(split))]
+        scenes: list[Scene] = []
         for number, id_ in enumerate(ids[split]):
             scene = make_scene(settings, split, number)
             _save(folder / "images" / f"{id_}.png", scene.image_HW3)
             if split != "unlabelled":
                 _save(folder / "masks" / f"{id_}.png", scene.classes_HW)
+                scenes.append(scene)
             written += 1
             if told:
                 told(written, total)
+        if scenes:
+            instances = json.dumps(_instances(scenes, ids[split]))
+            (folder / "boxes" / f"{split}.json").write_text(instances + "\n", encoding="utf-8")
     lists = {**ids, "train": ids["labelled"] + ids["unlabelled"]}
     for name, members in lists.items():
         (folder / "splits" / f"{name}.txt").write_text("".join(f"{id_}\n" for id_ in members), encoding="utf-8")
+
+
+def _instances(scenes: Sequence[Scene], ids: Sequence[str]) -> dict[str, Any]:
+    """Return the boxes of scenes as COCO instances; a category's id is its digit's place among `CLASSES`."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, (scene, id_) in enumerate(zip(scenes, ids, strict=True), 1):
+        height, width = scene.classes_HW.shape
+        images.append({"id": number, "file_name": f"{id_}.png", "height": height, "width": width})
+        for (left, top, right, bottom), label in zip(scene.boxes_N4.tolist(), scene.labels_N.tolist(), strict=True):
+            box = [left, top, right - left, bottom - top]
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": number, "category_id": label, "bbox": box, "iscrowd": 0}
+            )
+    categories = [{"id": place, "name": name} for place, name in enumerate(CLASSES) if place]
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def _save(path: Path, values: np.typing.NDArray[np.uint8]) -> None:

@@ -1,4 +1,4 @@
-"""``selftrain init``: from a folder of images and masks to a configuration that fits a time."""
+"""``selftrain init``: from a folder of images with masks or boxes to a configuration that fits a time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
-from selftrain.budget import FEWEST_STEPS, Canvas, Schedule, Speed, canvases, choose, needed_minutes
-from selftrain.data_folder import DataFolder, look_at
+from selftrain.budget import FEWEST_STEPS, Canvas, Schedule, Speed, canvases, choose, first_to_show, needed_minutes
+from selftrain.data_folder import FORMS, look_at
 from selftrain.data_parts import PARTS, Parts, share_out
-from selftrain.init_config import SETTINGS, counts, write_config
+from selftrain.found_data import DataFolder
+from selftrain.init_config import SETTINGS as SETTINGS
+from selftrain.init_config import counts, task_of, write_config
 from selftrain.options import json_option
 from selftrain.summary_table import format_seconds, format_table
 from selftrain_core.config import load_config
@@ -32,21 +35,36 @@ from selftrain_core.errors import DataError, RunError
 )  # fmt: skip
 @click.option("--images", metavar="NAME", help="The folder of images in DIR, where it has no usual name.")
 @click.option("--masks", metavar="NAME", help="The folder of masks in DIR.")
+@click.option(
+    "--format", "form", type=click.Choice(list(FORMS)), help="The form of the labels, where there are several."
+)
 @click.option("--force", is_flag=True, help="Write over FILE.")
 @json_option("Print what was found and written, or the error, as JSON on stdout.")
 def init(
-    *, folder: Path, path: Path, minutes: float, images: str | None, masks: str | None, force: bool, as_json: bool
+    *,
+    folder: Path,
+    path: Path,
+    minutes: float,
+    images: str | None,
+    masks: str | None,
+    form: str | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
-    """Look at the images and masks in DIR, measure this machine, and write a configuration that fits the time.
+    """Look at the images and labels in DIR, measure this machine, and write a configuration that fits the time.
 
-    DIR holds a folder of images and one of masks, each called as its image: of class indices, or of colours with a
-    table of them (classes.csv: name,r,g,b). Class names come from classes.json or classes.txt. Images without a mask
-    are the unlabelled ones. Lists (train.txt, val.txt, test.txt, labelled.txt, unlabelled.txt) are taken as they are;
-    for those that are missing, images are chosen by a hash of their names.
+    For masks, DIR holds a folder of images and one of masks, each called as its image: of class indices, or of colours
+    with a table of them (classes.csv: name,r,g,b). Class names come from classes.json or classes.txt.
+
+    For boxes, DIR holds images with COCO files (one of all images, or one for each part: train.json, val.json,
+    test.json), with Pascal VOC files (Annotations/*.xml), or with YOLO files (data.yaml, or labels/*.txt).
+
+    Images without labels are the unlabelled ones. Lists (train.txt, val.txt, test.txt, labelled.txt, unlabelled.txt)
+    are taken as they are; for parts that are missing, images are chosen by a hash of their names.
     """
     if path.exists() and not force:
         raise RunError(f"{path} is there already; nothing was written\n  give another file with -o, or --force")
-    found = look_at(folder, images, masks)
+    found = look_at(folder, images, masks, form)
     parts = share_out(found)
     tell = partial(click.echo, err=as_json)
     tell(_as_text(found, parts))
@@ -78,53 +96,69 @@ def _plan(found: DataFolder, parts: Parts, minutes: float, tell: Any) -> Schedul
     start = import_seconds()
 
     def measured(canvas: Canvas) -> Speed:
-        speed = measure(found, parts, canvas, SETTINGS, start)
+        speed = measure(found, parts, canvas, {"task": task_of(found), **SETTINGS}, start)
         tell(
             f"  {canvas[0]}×{canvas[1]}: training {1 / speed.supervised:.3g} images/s, labelling "
             f"{1 / speed.labelling:.3g} images/s"
         )
         return speed
 
-    return choose(canvases(found.size), measured, {part: len(parts.ids[part]) for part in PARTS}, minutes)
+    offered = canvases(found.size)
+    images = {part: len(parts.ids[part]) for part in PARTS}
+    smallest = first_to_show(offered, found.relative_side)
+    return choose(offered, measured, images, minutes, smallest)
 
 
 def _as_text(found: DataFolder, parts: Parts) -> str:
     height, width = found.size
     sizes = sorted(found.sizes)
     span = "" if sizes[0] == sizes[-1] else f", from {sizes[0][0]}×{sizes[0][1]} to {sizes[-1][0]}×{sizes[-1][1]}"
-    total = max(1, int(found.pixels_C.sum()))
+    what = "masks" if found.form.name == "masks" else "boxes"
+    unit, places = "masks" if what == "masks" else "images", ", ".join(map(str, found.images))
     lines = [
-        f"images  {found.images}: {len(found.paths):,}, {height}×{width} pixels{span} (height × width)",
-        f"masks   {found.masks}: {len(found.masked):,}, {found.source['name']}, called {found.source['mask_name']}",
+        f"images  {places}: {len(found.paths):,}, {height}×{width} pixels{span} (height × width)",
+        *(f"{what:<7} {each.where}: {each.told}{f', {each.part}' if each.part else ''}" for each in found.sets),
         f"parts   {counts(parts)}",
         *(f"        {note}" for note in parts.notes),
-        f"classes {len(found.classes)}, from {found.classes_from}; in {found.num_read:,} masks:",
+        f"classes {len(found.classes)}, from {found.classes_from}; in {len(found.shown):,} {unit}:",
         "",
-        format_table([("class", "masks", "pixels"), *_rows(found, total)], right=(1, 2)),
+        _table(found),
         *(f"\nwarning: {warning}" for warning in found.warnings),
     ]
     return "\n".join(lines)
 
 
-def _rows(found: DataFolder, total: int) -> list[tuple[str, str, str]]:
-    images = [f"{count:,}" for count in found.images_C.tolist()]
-    shares = [f"{100 * pixels / total:.2f} %" for pixels in found.pixels_C.tolist()]
-    return list(zip([*found.classes, "(ignored)"], [*images, ""], shares, strict=True))
+def _table(found: DataFolder) -> str:
+    """Return what there is of each class, as a table."""
+    names, images = [*found.classes, "(ignored)"], [*(f"{count:,}" for count in found.images_C.tolist()), ""]
+    if found.sides_C is None:
+        total = max(1, int(found.amounts_C.sum()))
+        shares = [f"{100 * pixels / total:.2f} %" for pixels in found.amounts_C.tolist()]
+        rows = list(zip(names, images, shares, strict=True))
+        return format_table([("class", "masks", "pixels"), *rows], right=(1, 2))
+    boxes = [f"{count:,}" for count in found.amounts_C.tolist()]
+    sides = [*("–" if np.isnan(side) else f"{side:.0f}" for side in found.sides_C), ""]
+    rows_of_four = list(zip(names, images, boxes, sides, strict=True))
+    return format_table([("class", "images", "boxes", "median √area"), *rows_of_four], right=(1, 2, 3))
 
 
 def _as_json(found: DataFolder, parts: Parts, plan: Schedule, path: Path, lists: list[Path]) -> dict[str, Any]:
-    total = max(1, int(found.pixels_C.sum()))
+    total = max(1, int(found.amounts_C.sum()))
+    is_masks = found.form.name == "masks"
     return {
         "schema": 1,
         "config": str(path),
         "lists": [str(each) for each in lists],
         "images": {part: len(parts.ids[part]) for part in PARTS},
-        "source": found.source,
+        "format": found.form.name,
+        "sources": [each.source for each in found.sets],
         "size": list(found.size),
         "classes": [
-            {"name": name, "masks": images, "pixels": pixels / total}
-            for name, images, pixels in zip(
-                found.classes, found.images_C.tolist(), found.pixels_C.tolist()[:-1], strict=True
+            {"name": name, "masks": images, "pixels": amount / total}
+            if is_masks
+            else {"name": name, "images": images, "boxes": amount}
+            for name, images, amount in zip(
+                found.classes, found.images_C.tolist(), found.amounts_C.tolist()[:-1], strict=True
             )
         ],
         "warnings": found.warnings,

@@ -6,20 +6,35 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from selftrain.budget import HUMAN, PSEUDO, Schedule
-from selftrain.data_folder import DataFolder
-from selftrain.data_parts import PARTS, Parts
+from selftrain.data_parts import PARTS, Parts, sources_of
+from selftrain.found_data import DataFolder
 from selftrain_core.files import write_text
 
 SETTINGS: dict[str, Any] = {
-    "task": "segmentation/semantic",
     "backbone": {"name": "timm/tf_efficientnet_lite0", "init": "imagenet"},
     "augmentation": "augment/s1",
     "policy": "core/adaptive",
 }
-"""What is measured, and what the configuration below says."""
+"""What is measured beside the task, and what the configuration below says."""
+_MAX_BOXES = 100
+"""As the task has it by default."""
+_POLICIES = {
+    "masks": "of each class the surest pixels, as many as its share of your labels suggests",
+    "boxes": "of each class the surest boxes, as many in an image as your labels suggest",
+}
+
+
+def task_of(found: DataFolder) -> dict[str, Any]:
+    """Return the task that learns from what a folder holds, with the settings that this needs."""
+    task: dict[str, Any] = {"name": found.form.task}
+    if found.most_boxes > _MAX_BOXES:
+        task["max_boxes"] = found.most_boxes
+    return task
+
 
 _TEXT = """\
 # Written by `selftrain init` for {folder}: {counts}.
@@ -35,14 +50,13 @@ data:
   # Paths are relative to this file.
   sources:
 {sources}
-  labelled: labelled
-  unlabelled: unlabelled      # or an expression, such as: unlabelled + more
-  validation: validation      # chooses which weights are 'selected'
-  test: test                  # is read once, at the end
+  labelled: {labelled}
+{unlabelled:<29} # or an expression, such as: unlabelled + more
+{validation:<29} # chooses which weights are 'selected'
+{test:<29} # is read once, at the end
   classes: {classes}
 {missing}
-task: segmentation/semantic
-
+{task}
 backbone:
   name: timm/tf_efficientnet_lite0     # small and fast; `selftrain plugins` lists others
   init: imagenet
@@ -51,7 +65,7 @@ augmentation:
   name: augment/s1
   flip_probability: 0.5       # 0 where left and right differ, as in writing
 
-policy: core/adaptive         # of each class the surest pixels, as many as its share of your labels suggests
+policy: core/adaptive         # {policy}
 
 teacher:
 {steps:<29} # as many as the time allows
@@ -76,34 +90,57 @@ def write_config(path: Path, found: DataFolder, parts: Parts, plan: Schedule, mi
         RunError: A file cannot be written.
     """
     base = path.resolve().parent
-    lists = dict(parts.lists)
-    written: list[Path] = []
-    folder = base / f"{path.stem}-lists"
-    for part in PARTS:
-        if part not in lists:
-            folder.mkdir(parents=True, exist_ok=True)
-            lists[part] = folder / f"{part}.txt"
-            write_text(lists[part], "".join(f"{id_}\n" for id_ in parts.ids[part]))
-            written.append(lists[part])
-    sources: dict[str, dict[str, Any]] = {}
-    for part in PARTS:
-        images = {"name": "core/images", "images": str(found.images)} if part == "unlabelled" else found.source
-        source = {**images, "list": str(lists[part])}
-        sources[part] = {key: _relative(key, value, base) for key, value in source.items()}
-    rare = [name for name, count in zip(found.classes, found.images_C, strict=True) if not count]
+    sources, expressions, written = _sources(path, found, parts)
+    told = {part: f"  {part}: {expressions[part]}" for part in PARTS}
+    shown_C = np.logical_or.reduce([found.shown[id_] for id_ in parts.ids["labelled"] if id_ in found.shown])
+    rare = [name for name, is_shown in zip(found.classes, np.broadcast_to(shown_C, len(found.classes)), strict=True)
+            if not is_shown]  # fmt: skip
     width, height = found.size[1], found.size[0]
+    what = "masks" if found.form.name == "masks" else "boxes"
     write_text(
         path,
         _TEXT.format(
             folder=found.folder.resolve(), counts=counts(parts), minutes=minutes, estimate=plan.total / 60,
             name=path.name, canvas=f"canvas: {list(plan.canvas)}", image_height=height, image_width=width,
-            sources=_indented(sources), classes=_classes(found, base),
-            missing="  allow_missing_classes: true # no mask that was read shows: " + ", ".join(rare) + "\n"
+            sources=_indented(sources), classes=_classes(found, base), task=_task(found), policy=_POLICIES[what],
+            missing=f"  allow_missing_classes: true # no labelled image that was read shows: {', '.join(rare)}\n"
             if rare else "",
             steps=f"  steps: {plan.steps}", human=HUMAN, pseudo=PSEUDO, validate_every=plan.validate_every,
+            **{**told, "labelled": expressions["labelled"]},
         ),
     )  # fmt: skip
     return written
+
+
+def _sources(
+    path: Path, found: DataFolder, parts: Parts
+) -> tuple[dict[str, dict[str, Any]], dict[str, str], list[Path]]:
+    """Return the sources by name, the expression of each part, and the lists, which it writes."""
+    base = path.resolve().parent
+    folder = base / f"{path.stem}-lists"
+    sources: dict[str, dict[str, Any]] = {}
+    expressions, written = {}, []
+    for part in PARTS:
+        pieces = sources_of(found, part, parts.ids[part])
+        names = [part if number == 1 else f"{part}-{number}" for number in range(1, len(pieces) + 1)]
+        for name, (settings, ids) in zip(names, pieces, strict=True):
+            list_path = parts.lists.get(part) if len(pieces) == 1 else None
+            if list_path is None:
+                folder.mkdir(parents=True, exist_ok=True)
+                list_path = folder / f"{name}.txt"
+                write_text(list_path, "".join(f"{id_}\n" for id_ in ids))
+                written.append(list_path)
+            source = {**settings, "list": str(list_path)}
+            sources[name] = {key: _relative(key, value, base) for key, value in source.items()}
+        expressions[part] = " + ".join(names)
+    return sources, expressions, written
+
+
+def _task(found: DataFolder) -> str:
+    task = task_of(found)
+    if len(task) == 1:
+        return f"task: {task['name']}\n"
+    return f"task:\n  name: {task['name']}\n  max_boxes: {task['max_boxes']:<17} # the most that an image here has\n"
 
 
 def counts(parts: Parts) -> str:
@@ -112,7 +149,7 @@ def counts(parts: Parts) -> str:
 
 
 def _relative(key: str, value: Any, base: Path) -> Any:
-    if key not in ("images", "masks", "list", "colours") or not isinstance(value, str):
+    if key not in ("images", "masks", "list", "colours", "annotations", "labels", "data") or not isinstance(value, str):
         return value
     return os.path.relpath(Path(value).resolve(), base)
 

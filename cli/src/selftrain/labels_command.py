@@ -65,10 +65,10 @@ def stats(labels: Path, *, policy: str | None, as_json: bool) -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["masks", "parquet"]),
-    default="masks",
+    type=click.Choice(["files", "parquet"]),
+    default="files",
     show_default=True,
-    help="Files that people can correct, or one table with all scores, to which no policy is applied.",
+    help="Files that people can correct, masks or boxes, or one table with all scores, to which no policy is applied.",
 )
 @click.option("--ids", metavar="LIST", type=click.Path(path_type=Path), help="A text file with the ids to take.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Take at most so many images.")
@@ -83,7 +83,9 @@ def export(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """Write the labels of RUN as files into DIR: what the policy keeps, the rest left open (255 in a mask).
+    """Write the labels of RUN as files into DIR: what the policy keeps.
+
+    Masks are a file for each image, in which the rest is left open (255); boxes are one COCO file of all images.
 
     RUN is the folder of a run, of which the labels of the newest round are taken, or that of a store within one.
     """
@@ -121,7 +123,8 @@ def export(
 def import_(exported: Path, *, folder: Path, everything: bool, as_json: bool) -> None:
     """Make a labelled set in SET of the labels in DIR that were changed since `selftrain labels export` wrote them.
 
-    Each is checked against its image first; if anything is wrong with any of them, all of it is said and nothing is
+    DIR holds the masks, or the COCO file of the boxes, as any tool wrote it: images are found by their file_name. Each
+    is checked against its image first; if anything is wrong with any of them, all of it is said and nothing is
     written. The set goes before the labels of a teacher: what to add to the configuration is printed.
     """
     from selftrain_core.label_import import import_labels

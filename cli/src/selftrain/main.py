@@ -21,7 +21,7 @@ COMMANDS = {
     "label": LazyCommand("selftrain.stage_commands:label", "Let the teacher label the pool, and stop there."),
     "learn": LazyCommand("selftrain.stage_commands:learn", "Train the student, and stop there."),
     "evaluate": LazyCommand("selftrain.stage_commands:evaluate", "Score the models that are finished; train none."),
-    "predict": LazyCommand("selftrain.predict:predict", "Predict on any images: masks, drawings, and a list."),
+    "predict": LazyCommand("selftrain.predict:predict", "Predict on any images: masks or boxes, drawings, and a list."),
     "labels": LazyCommand("selftrain.labels_command:labels", "Count, export or correct the labels of a teacher."),
     "init": LazyCommand("selftrain.init_command:init", "Write a configuration that fits a data folder and a time."),
     "demo": LazyCommand("selftrain.demo:demo", "See it work in minutes: no data, no download, no GPU."),

@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from selftrain.budget import HUMAN, PSEUDO, Canvas, Speed
-from selftrain.data_folder import DataFolder, spread
-from selftrain.data_parts import PARTS, Parts
+from selftrain.data_parts import PARTS, Parts, sources_of
+from selftrain.found_data import DataFolder, spread
 from selftrain_core.config import RunConfig, parse_config
 from selftrain_core.files import write_text
 from selftrain_core.goals import Goal
@@ -91,20 +91,29 @@ def measure(found: DataFolder, parts: Parts, canvas: Canvas, settings: Mapping[s
 
 
 def _miniature(found: DataFolder, parts: Parts, canvas: Canvas, settings: Mapping[str, Any], folder: Path) -> RunConfig:
-    sources = {}
+    sources: dict[str, Any] = {}
+    expressions = {}
     for part in PARTS:
-        ids: Sequence[str] = spread(parts.ids[part], _IMAGES[part])
-        path = folder / f"{part}.txt"
-        write_text(path, "".join(f"{id_}\n" for id_ in ids))
-        is_pool = part == "unlabelled"
-        source = {"name": "core/images", "images": str(found.images)} if is_pool else found.source
-        sources[part] = {**source, "list": str(path)}
+        # Most that were read show something; a handful that shows nothing would be refused.
+        telling = (
+            [id_ for id_ in parts.ids[part] if id_ in found.shown and found.shown[id_].any()]
+            if part != "unlabelled"
+            else []
+        )
+        chosen: Sequence[str] = spread(telling or parts.ids[part], _IMAGES[part])
+        names = []
+        for number, (source, ids) in enumerate(sources_of(found, part, chosen)):
+            names.append(f"{part}-{number}")
+            path = folder / f"{names[-1]}.txt"
+            write_text(path, "".join(f"{id_}\n" for id_ in ids))
+            sources[names[-1]] = {**source, "list": str(path)}
+        expressions[part] = " + ".join(names)
     raw = {
         **settings,
         "canvas": list(canvas),
         "data": {
             "sources": sources,
-            **{part: part for part in PARTS},
+            **expressions,
             "classes": list(found.classes),
             "allow_missing_classes": True,
         },

@@ -40,6 +40,12 @@ SHOWN_FAILURES = 10
 )
 @click.option("--scales", default="1", show_default=True, help="Sizes at which it looks at each image: 0.5,1,1.5.")
 @click.option("--flip", is_flag=True, help="Let it look at the mirror image too.")
+@click.option(
+    "--threshold",
+    metavar="S",
+    type=click.FloatRange(0, 1),
+    help="Leave out what scores less, 0 to 1; by default nothing.",
+)
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Images in a forward pass.")
 @click.option("--device", metavar="NAME", default="auto", help="An accelerator from `selftrain plugins`.")
 @click.option("--no-overlays", is_flag=True, help="Draw nothing.")
@@ -53,6 +59,7 @@ def predict(
     weights: Any,
     scales: str,
     flip: bool,
+    threshold: float | None,
     batch: int,
     device: str,
     no_overlays: bool,
@@ -61,8 +68,9 @@ def predict(
 ) -> None:
     """Predict on PATHS: images, folders of images, or .txt files with the path of an image in each line.
 
-    DIR gets masks/ID.png at the size of the image, overlays/ID.jpg to look at, and predictions.json, which says what
-    was found in each image. The ID is the path of the image below the folder that all PATHS lie in.
+    DIR gets masks/ID.png at the size of the image, or boxes/instances.json and boxes/results.json in COCO's form;
+    overlays/ID.jpg to look at; and predictions.json, which says what was found in each image. The ID is the path of
+    the image below the folder that all PATHS lie in.
 
     An image that cannot be read is passed over, told and listed in predictions.json; only if no image can be read is
     the exit code 2. Interrupted, the same command begins anew.
@@ -85,6 +93,7 @@ def predict(
             views=[View(scale, is_flipped) for scale, is_flipped in views],
             batch=batch,
             workers=workers,
+            threshold=threshold,
             overlays=not no_overlays,
             overwrite=overwrite,
             observer=observer,

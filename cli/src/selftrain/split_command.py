@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -112,7 +113,11 @@ def _read(data: DataConfig, name: str) -> Labelled:
 
 
 def _amounts(labels: Labels, num_classes: int) -> NDArray[np.int64]:
-    values = labels.classes_HW if isinstance(labels, MaskLabels) else labels.labels_N
+    if isinstance(labels, MaskLabels):
+        values: NDArray[Any] = labels.classes_HW
+    else:
+        # Nothing is learnt from a crowd.
+        values = labels.labels_N if labels.crowds_N is None else labels.labels_N[~labels.crowds_N]
     amount_C: NDArray[np.int64] = ScoreStatistics.of(values, None, num_classes).histogram_CS.sum(1)
     return amount_C
 

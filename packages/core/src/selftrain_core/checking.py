@@ -147,10 +147,9 @@ class _Notes:
         """Return what to tell people, empty where there is nothing."""
         parts = []
         if self._count:
-            parts.append(
-                f"data.{self._role}: labels of {self._images_with_remarks:,} of {self._images:,} images were left out "
-                "or changed"
-            )
+            # None, where what was left out belongs to no image of the part.
+            of = f" of {self._images_with_remarks:,} of {self._images:,} images" if self._images_with_remarks else ""
+            parts.append(f"data.{self._role}: labels{of} were left out or changed")
             parts += [f"  {line}" for line in self._lines]
             if more := self._count - len(self._lines):
                 parts.append(f"  and {more:,} more")

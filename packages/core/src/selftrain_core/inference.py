@@ -15,6 +15,7 @@ from selftrain_core.files import replacing, writing_in
 from selftrain_core.images import read_image
 from selftrain_core.interfaces import LabelWriter
 from selftrain_core.legend import with_legend
+from selftrain_core.policies import FixedDecision
 from selftrain_core.prediction import Predicted, cut, predictions
 from selftrain_core.progress import Observer, Reporter
 from selftrain_core.samples import PictureDataset
@@ -111,6 +112,7 @@ def predict_images(
     views: Sequence[View],
     batch: int,
     workers: int,
+    threshold: float | None = None,
     overlays: bool = True,
     overwrite: bool = False,
     observer: Observer | None = None,
@@ -126,6 +128,7 @@ def predict_images(
         views: How the model looks at each image.
         batch: Images in a forward pass.
         workers: Processes that read images.
+        threshold: The lowest score that is kept; None keeps all.
         overlays: Whether to draw.
         overwrite: Whether to remove the predictions that are in `folder`.
         observer: Told of the progress.
@@ -134,7 +137,7 @@ def predict_images(
         DataError: No image could be read.
         RunError: `folder` holds something else, or cannot be written to.
     """
-    task, reporter, head = model.task, Reporter("predict", observer), _head(model, views)
+    task, reporter, head = model.task, Reporter("predict", observer), {**_head(model, views), "threshold": threshold}
     failures: list[dict[str, str]] = []
     with PredictionFolder(folder, task.label_files, overwrite=overwrite) as out:
         writer = task.writer(out.labels)
@@ -147,7 +150,7 @@ def predict_images(
             for result in results:
                 id_, path = pictures[result.place]
                 try:
-                    out.add(_write(model, result, id_, path, writer, out, overlays=overlays))
+                    out.add(_write(model, result, id_, path, writer, out, threshold, overlays=overlays))
                 except DataError as error:
                     failures.append({"id": id_, "file": str(path), "reason": str(error)})
             done += len(results)
@@ -180,6 +183,7 @@ def _write(
     path: Path,
     writer: LabelWriter[Any],
     out: PredictionFolder,
+    threshold: float | None,
     *,
     overlays: bool,
 ) -> dict[str, Any]:
@@ -192,6 +196,8 @@ def _write(
         raise DataError(result.failure)
     task = model.task
     labels = task.at_original(result.prediction)
+    if threshold is not None:
+        labels = task.apply(labels, task.decide(labels, FixedDecision(threshold, None)))
     statistics = task.statistics(labels)
     image = read_image(path) if overlays else None
     size: tuple[int, int] = result.prediction.original

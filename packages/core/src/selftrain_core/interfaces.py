@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from selftrain_core.backbones.checkpoints import load_checkpoint
 from selftrain_core.backbones.inits import CheckpointInit, Init, find_init
 from selftrain_core.batch import Batch, Targets
+from selftrain_core.correcting import Correctable
 from selftrain_core.data_source import DataSource, Entry
 from selftrain_core.geometry import Geometry
 from selftrain_core.labels import Decisions, Labels, ScoreStatistics
@@ -47,7 +48,7 @@ LabelsT = TypeVar("LabelsT", bound=Labels)
 PredictionT = TypeVar("PredictionT")
 
 
-class Task(ABC, Generic[LabelsT, PredictionT]):
+class Task(Correctable[LabelsT], ABC, Generic[LabelsT, PredictionT]):
     """What is predicted: model head, losses, prediction, metric, and the shape of targets.
 
     Args:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,27 +20,27 @@ from selftrain_core.errors import DataError, RunError, StoreError
 from selftrain_core.files import replacing, write_json, write_text, writing_in
 from selftrain_core.index import build_source
 from selftrain_core.interfaces import Task
-from selftrain_core.labels import Labels
 from selftrain_core.store import read_shard, shard_path
 from selftrain_core.stored_labels import StoredLabels
 
 EXPORTED = "export.json"
-"""What was exported: of each image its file, the file of its labels, and a digest of what they say."""
+"""What was exported: of each image its file, the file of its labels, and what they say."""
 LIST, CLASSES, README, PARQUET = "list.txt", "classes.json", "README.txt", "labels.parquet"
 SCHEMA = 1
 
 _README = """\
 Labels that a teacher predicted, {count:,} images, written by `selftrain labels export`.
 
-{files}/      one file for each image, under its id, in the pixels of the image
-{classes}    the class names; a class is its place in this list, counted from 0
-{list}        the ids
-{exported}     what was exported; `selftrain labels import` reads it
+{files:<14}{holds}
+{classes:<14}the class names, in the order of their indices, which count from 0
+{list:<14}the ids
+{exported:<14}what was exported; `selftrain labels import` reads it
 
-What the policy {policy} did not keep is left open: in a mask such pixels have the value 255.
+{left_open}
 
-To correct labels: open a file in any tool, change what is wrong, fill in what is left open, and save it in its place,
-at its size, as a PNG of class indices (grey or palette, not RGB). Delete what is not to be used. Then say
+{steps}
+
+Then say
 
     selftrain labels import {folder} -o corrected
 
@@ -125,8 +122,9 @@ def export_labels(
         write_text(
             folder / README,
             _README.format(
-                count=len(chosen), files=task.label_files, classes=CLASSES, list=LIST, exported=EXPORTED,
-                policy=choice.name, folder=folder,
+                count=len(chosen), files=f"{task.label_files}/", holds=task.correcting.files, classes=CLASSES,
+                list=LIST, exported=EXPORTED, left_open=task.correcting.left_open.format(policy=choice.name),
+                steps=task.correcting.steps.format(folder=folder / task.label_files), folder=folder,
             ),
         )  # fmt: skip
         images = dict(_described(task, folder, chosen, paths, files))
@@ -159,7 +157,7 @@ def _described(
             {
                 "image": str(paths[id_]),
                 "file": file and str(file.relative_to(folder)),
-                "digest": label_digest(said),
+                "said": task.said(said),
             },
         )
 
@@ -173,17 +171,6 @@ def reader(task: Task[Any, Any], folder: Path, images: Path) -> DataSource:
 def image_root(id_: str, path: Path) -> Path:
     """Return the folder below which an image's id is its path."""
     return path.parents[id_.count("/")]
-
-
-def label_digest(labels: Labels) -> str:
-    """Return what two labels share if and only if they say the same."""
-    hashed = hashlib.blake2b(digest_size=16)
-    for each in fields(labels):
-        value = getattr(labels, each.name)
-        if value is not None:
-            hashed.update(f"{each.name} {value.dtype} {value.shape}".encode())
-            hashed.update(np.ascontiguousarray(value).tobytes())
-    return hashed.hexdigest()
 
 
 @contextmanager

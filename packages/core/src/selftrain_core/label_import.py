@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ from selftrain_core.label_export import (
     LIST,
     SCHEMA,
     image_root,
-    label_digest,
     reader,
     refuse_full_folder,
 )
+from selftrain_core.labels import Labels
 
 _ANY_CANVAS = (32, 32)
 """Whether labels fit their image shows on any canvas."""
@@ -46,6 +47,7 @@ class _Export:
     folder: Path
     record: Mapping[str, Any]
     task: Task[Any, Any]
+    _readers: dict[Path, DataSource] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path) -> _Export:
@@ -53,7 +55,7 @@ class _Export:
         if not path.is_file():
             raise RunError(
                 f"{folder} holds no {EXPORTED}: it was not written by `selftrain labels export`\n"
-                "  masks that were made elsewhere need no import: name their folder as a source under data.sources"
+                "  labels that were made elsewhere need no import: name their folder as a source under data.sources"
             )
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -62,19 +64,60 @@ class _Export:
             for id_, facts in record["images"].items():
                 _check(id_, facts)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise RunError(
-                f"{path} is damaged ({error!r}); export again, and copy the corrected files there"
-            ) from error
+            raise RunError(_damaged(path, error)) from error
         return cls(folder, record, task)
+
+    @cached_property
+    def _held(self) -> tuple[dict[str, str], list[str]]:
+        ids = [id_ for id_, facts in self.record["images"].items() if not facts["file"]]
+        return self.task.ids_in(self.folder / self.task.label_files, ids) if ids else ({}, [])
+
+    @property
+    def strangers(self) -> list[str]:
+        """What is wrong with labels in files of all images that belong to none that was exported.
+
+        Raises:
+            DataError: The files cannot be read.
+        """
+        return self._held[1]
+
+    def is_deleted(self, id_: str) -> bool:
+        """Return whether the labels of an image are gone."""
+        file = self.record["images"][id_]["file"]
+        return not (self.folder / file).exists() if file else id_ not in self._held[0]
+
+    def read(self, id_: str) -> Labels:
+        """Return the labels of an image.
+
+        Raises:
+            DataError: They cannot be read.
+        """
+        entry = self.entry(id_)
+        root = image_root(entry.id, entry.path)
+        if root not in self._readers:
+            self._readers[root] = reader(self.task, self.folder, root)  # it may hold the labels of all images
+        # In a file of all images it may be called by another name.
+        return self._readers[root].read_labels(replace(entry, id=self._held[0].get(id_, id_)))
+
+    def is_changed(self, id_: str, labels: Labels) -> bool:
+        """Return whether the labels of an image say something else than when they were exported.
+
+        Raises:
+            RunError: What they said is damaged.
+        """
+        try:
+            return self.task.is_changed(labels, self.record["images"][id_]["said"])
+        except ValueError as error:
+            raise RunError(_damaged(self.folder / EXPORTED, error)) from error
 
     def entry(self, id_: str) -> Entry:
         """Return an image with the file of its labels."""
         facts = self.record["images"][id_]
         return Entry(id_, Path(facts["image"]), self.folder / facts["file"] if facts["file"] else None)
 
-    def reader(self, entry: Entry) -> DataSource:
-        """Return what reads the labels of an image."""
-        return reader(self.task, self.folder, image_root(entry.id, entry.path))
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is damaged ({error!r}); export again, and copy the corrected files there"
 
 
 def _check(id_: str, facts: Mapping[str, Any]) -> None:
@@ -89,7 +132,7 @@ def _check(id_: str, facts: Mapping[str, Any]) -> None:
             raise ValueError(f"'{name}' is no name below a folder")
     if len(Path(facts["image"]).parents) <= id_.count("/"):
         raise ValueError(f"the image {facts['image']} cannot be called '{id_}'")
-    facts["digest"]
+    facts["said"]
 
 
 def import_labels(folder: Path, output: Path, *, everything: bool) -> dict[str, Any]:
@@ -114,14 +157,14 @@ def import_labels(folder: Path, output: Path, *, everything: bool) -> dict[str, 
     problems = list(_strangers(export))
     taken: list[str] = []
     deleted = 0
-    for id_, facts in export.record["images"].items():
+    for id_ in export.record["images"]:
         entry = export.entry(id_)
-        if entry.label_path is not None and not entry.label_path.exists():
+        if export.is_deleted(id_):
             deleted += 1
             continue
         try:
-            labels = export.reader(entry).read_labels(entry)
-            if everything or label_digest(labels) != facts["digest"]:
+            labels = export.read(id_)
+            if everything or export.is_changed(id_, labels):
                 height, width = read_image(entry.path).shape[:2]
                 export.task.to_targets(labels, None, Geometry.fit((height, width), _ANY_CANVAS))
                 taken.append(id_)
@@ -155,7 +198,7 @@ def _strangers(export: _Export) -> list[str]:
     folder = export.folder / export.task.label_files
     known = {facts["file"] for facts in export.record["images"].values()}
     if None in known:
-        return []  # all labels are in one file
+        return export.strangers  # all labels are in one file
     found = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
     names = [str(path.relative_to(export.folder)) for path in found]
     return [
@@ -174,7 +217,7 @@ def _write(export: _Export, output: Path, taken: list[str]) -> list[dict[str, An
     for id_ in taken:
         entry = export.entry(id_)
         height, width = read_image(entry.path).shape[:2]
-        writer.write(id_, export.reader(entry).read_labels(entry), (height, width), entry.path)
+        writer.write(id_, export.read(id_), (height, width), entry.path)
         by_root.setdefault(image_root(id_, entry.path), []).append(id_)
     writer.close()
     write_json(output / CLASSES, {"classes": list(export.task.classes)})

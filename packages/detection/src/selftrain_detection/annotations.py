@@ -189,12 +189,17 @@ class ClassNames:
         return self._places.get(name)
 
     def refuse_strangers(self, names: Collection[str], file: Path) -> None:
-        """Check that a file that names classes has one that the run has.
+        """Check that a file that names classes has one that the run has, and that is not left out.
 
         Raises:
             DataError: It has none.
         """
         if names and not any(self._places.get(name, LEFT_OUT) >= 0 for name in names):
+            if left_out := [name for name in names if name in self._classes]:
+                raise DataError(
+                    f"{file} has no class of data.classes but those that ignore_classes leaves out: "
+                    f"{_listed(left_out)}; take one out of ignore_classes\n{self._both(names)}"
+                )
             raise DataError(
                 f"{file} has no class of data.classes; rename its classes by classes_as: {{its name: yours}}, or "
                 f"correct data.classes\n{self._both(names)}"

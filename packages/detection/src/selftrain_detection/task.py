@@ -31,7 +31,9 @@ from selftrain_core.labels import (
 )
 from selftrain_core.legend import palette
 from selftrain_core.views import PLAIN_VIEW, View
+from selftrain_detection import correcting
 from selftrain_detection.config import DetectionConfig
+from selftrain_detection.correcting import CORRECTING
 from selftrain_detection.drawing import draw_boxes
 from selftrain_detection.losses import RetinaNetLoss
 from selftrain_detection.metric import AveragePrecision
@@ -51,6 +53,7 @@ class DetectionTask(Task[BoxLabels, BoxPrediction]):
     unit = "% AP"
     quantity = "boxes per image"
     label_files = "boxes"
+    correcting = CORRECTING
     strides = (8, 16, 32)
     optional_strides = (64, 128)
 
@@ -122,6 +125,18 @@ class DetectionTask(Task[BoxLabels, BoxPrediction]):
         """Return the settings of a source of COCO instances."""
         paths = {"images": images, "annotations": folder / INSTANCES, "list": list_path}
         return {"name": "detection/coco", **{key: str(path) for key, path in paths.items()}}
+
+    def said(self, labels: BoxLabels) -> Any:
+        """Return class and corners of each box."""
+        return correcting.said(labels)
+
+    def is_changed(self, labels: BoxLabels, said: Any) -> bool:
+        """Return whether there are other boxes, or one has moved by more than a pixel."""
+        return correcting.is_changed(labels, said)
+
+    def ids_in(self, folder: Path, ids: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+        """Return the images that the COCO file of a folder has, found by their ``file_name``."""
+        return correcting.ids_in_file(folder / INSTANCES, self.classes, ids)
 
     def apply(self, labels: BoxLabels, decisions: Decisions) -> BoxLabels:
         """Return the boxes without those that are dropped; one to ignore becomes a region to ignore."""

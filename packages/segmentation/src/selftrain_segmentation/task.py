@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from selftrain_core.batch import Batch, Targets
+from selftrain_core.correcting import Correcting
 from selftrain_core.errors import ConfigError, DataError
 from selftrain_core.geometry import Geometry, map_on_canvas
 from selftrain_core.interfaces import Backbone, LossTerm, Policy, Task
@@ -48,6 +49,13 @@ class SegmentationTask(Task[MaskLabels, SegmentationPrediction]):
     unit = "% mIoU"
     quantity = "share of pixels"
     label_files = "masks"
+    correcting = Correcting(
+        files="one file for each image, under its id, in the pixels of the image",
+        left_open="What the policy {policy} did not keep is left open: in a mask such pixels have the value 255.",
+        steps="""\
+To correct labels: open a file in any tool, change what is wrong, fill in what is left open, and save it in its place,
+at its size, as a PNG of class indices (grey or palette, not RGB). Delete what is not to be used.""",
+    )
     terms = (LossTerm("cross_entropy"),)
 
     def __init__(self, config: SegmentationConfig, classes: Sequence[str]) -> None:

@@ -1,0 +1,136 @@
+"""Boxes that people corrected in other tools: what they are told, and what comes back. No torch here.
+
+Shape letters: N, M = boxes of one image, as they were and as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+
+from selftrain_core.correcting import Correcting
+from selftrain_core.errors import did_you_mean
+from selftrain_core.labels import BoxLabels
+from selftrain_detection.annotations import ClassNames
+from selftrain_detection.coco_loading import read_coco
+from selftrain_detection.source_config import BoxSettings
+
+SAME_PIXELS = 1.0
+"""How far a box may be off and still be the same: tools round to whole pixels, or to hundredths of a percent."""
+_UPLOADED = re.compile(r"[0-9a-f]{8}-")
+"""What Label Studio puts before the name of a file that was uploaded."""
+
+CORRECTING = Correcting(
+    files="instances.json: COCO instances of all images; results.json: the same boxes as detections with scores",
+    left_open="""\
+Boxes that the policy {policy} dropped are not in it. Those that it kept out of the loss are regions to ignore: boxes
+under 'ignore_regions' of their image, which other tools do not show and most do not write back.""",
+    steps="""\
+To correct boxes in CVAT, Label Studio, FiftyOne or any other tool that knows COCO:
+
+1. Make a project of the images and of the classes in classes.json, and import instances.json as COCO ("COCO 1.0" in
+   CVAT, COCODetectionDataset in FiftyOne, label-studio-converter import coco for Label Studio).
+2. In each image mend or delete what is wrong, and draw what is missing: an image that was changed is taken to show
+   nothing but its boxes, and what else the file says to ignore.
+3. Export as COCO, and put that file in the place of {folder}/instances.json.
+
+Images are found by their file_name, in whatever folder and order; ids may be others, and scores may be gone. An image
+whose boxes are as they were, to a pixel, counts as not changed. An image that is not among the file's images is not to
+be used: take it out, or leave it out of the export.""",
+)
+
+
+def said(labels: BoxLabels) -> list[list[float]]:
+    """Return class and corners of each box, to a hundredth of a pixel; regions to ignore are left out."""
+    is_box_N = labels.labels_N >= 0
+    corners_N4 = labels.boxes_N4[is_box_N].astype(np.float64).round(2)
+    rows: list[list[float]] = np.column_stack([labels.labels_N[is_box_N], corners_N4]).tolist()
+    return rows
+
+
+def is_changed(labels: BoxLabels, before: Any) -> bool:
+    """Return whether there are other boxes than before, or one has moved by more than `SAME_PIXELS`.
+
+    Args:
+        labels: The boxes.
+        before: What `said` returned of those that were there.
+
+    Raises:
+        ValueError: `before` is none of its values.
+    """
+    try:
+        before_N5 = np.array(before, np.float64).reshape(-1, 5)
+    except TypeError as error:
+        raise ValueError(f"{before!r} are no boxes") from error
+    now_M5 = np.array(said(labels), np.float64).reshape(-1, 5)
+    if len(before_N5) != len(now_M5):
+        return True
+    is_class_NM = before_N5[:, None, 0] == now_M5[None, :, 0]
+    distance_NM = np.abs(before_N5[:, None, 1:] - now_M5[None, :, 1:]).max(2)
+    distance_NM = np.where(is_class_NM, distance_NM, np.inf)
+    for row in range(len(before_N5)):
+        nearest = int(distance_NM[row].argmin())
+        if distance_NM[row, nearest] > SAME_PIXELS:
+            return True
+        distance_NM[:, nearest] = np.inf  # each stands for one
+    return False
+
+
+def ids_in_file(path: Path, classes: Sequence[str], ids: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the images that a COCO file has, each with its id there, and what belongs to none, a line each.
+
+    An image is found by its path below the folder of images, else by the end of it, as much of it as both have.
+
+    Args:
+        path: The file.
+        classes: The ordered class names of the run.
+        ids: The images that are sought.
+
+    Raises:
+        DataError: The file cannot be used.
+    """
+    table = read_coco(path, ClassNames(classes, BoxSettings()), drops_bad=False)
+    there = [table.id(row) for row in range(len(table))]
+    held = {id_: id_ for id_ in set(ids) & set(there)}
+    by_name: dict[str, list[str]] = {}
+    for id_ in ids:
+        if id_ not in held:
+            by_name.setdefault(id_.rpartition("/")[2], []).append(id_)
+    problems = []
+    for other in there:
+        if other in held:
+            continue
+        candidates = _candidates(other, by_name)
+        free = [id_ for id_ in candidates if id_ not in held]
+        if len(free) == 1:
+            held[free[0]] = other
+        elif len(candidates) > 1:
+            problems.append(f"{path}: the image '{other}' may be {' or '.join(map(repr, candidates[:3]))}; write which")
+        else:
+            problems.append(f"{path}: the image '{other}' is none that was exported{did_you_mean(other, ids)}")
+    return held, problems
+
+
+def _candidates(other: str, by_name: dict[str, list[str]]) -> list[str]:
+    """Return the images that a name in the file may mean."""
+    folder, _, name = unquote(other).rpartition("/")
+    found = by_name.get(name) or by_name.get(_UPLOADED.sub("", name, count=1), [])
+    parts = [part for part in folder.split("/") if part]
+    best = [(_common(id_.split("/")[:-1], parts), id_) for id_ in found]
+    most = max((count for count, _ in best), default=0)
+    return [id_ for count, id_ in best if count == most]
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return how many folders two paths share at their end."""
+    count = 0
+    for mine, theirs in zip(reversed(one), reversed(other), strict=False):
+        if mine != theirs:
+            break
+        count += 1
+    return count
