@@ -37,7 +37,7 @@ fix: $(INSTALLED)
 
 # Writes the golden numbers anew, of which the changelog says why, and the configuration reference.
 golden: $(INSTALLED)
-	SELFTRAIN_REGENERATE=1 $(BIN)/python -m pytest tests/segmentation/test_golden.py tests/cli/test_reference.py
+	SELFTRAIN_REGENERATE=1 $(BIN)/python -m pytest tests/segmentation/test_golden.py tests/detection/test_golden.py tests/cli/test_reference.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-run

@@ -148,6 +148,17 @@ def test_a_file_with_no_class_of_the_run_is_refused(settings: BoxSettings) -> No
     assert "98, 99 and 2 more\n  data.classes: cat, dog" in str(error.value)
 
 
+def test_a_file_whose_classes_are_all_ignored_is_refused() -> None:
+    names = ClassNames(["cat", "dog"], BoxSettings(ignore_classes=("cat",)))
+    names.refuse_strangers(["cat", "dog"], FILE)
+    with pytest.raises(DataError) as error:
+        names.refuse_strangers(["ball", "cat"], FILE)
+    assert str(error.value) == (
+        "labels.json has no class of data.classes but those that ignore_classes leaves out: cat; take one out of "
+        "ignore_classes\n  its classes: ball, cat\n  data.classes: cat, dog"
+    )
+
+
 def test_a_rename_to_a_class_that_the_run_lacks_is_refused() -> None:
     with pytest.raises(DataError, match=r"classes_as calls 'a' 'dgo', not .* \(did you mean 'dog'\?\)\n.*: cat, dog$"):
         ClassNames(["cat", "dog"], BoxSettings(classes_as={"a": "dgo"}))

@@ -1,7 +1,9 @@
-"""A small data set of squares, and the configuration of a run on it that takes seconds."""
+"""A small data set of squares, as masks and as boxes, and the configuration of a run on it that takes seconds."""
 
 from __future__ import annotations
 
+import copy
+import json
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +18,9 @@ from selftrain_core.config import RunConfig, parse_config
 from selftrain_core.rounds import self_train
 
 SIZES = {"labelled": 6, "pool": 10, "val": 4, "test": 5}
+BOX_SIZES = {"labelled": 4, "pool": 4, "val": 2, "test": 2}
+BOX_CLASSES = ["red", "green"]
+SIDE = 16
 
 
 def _write_scene(folder: Path, id_: str, seed: int, *, mask: bool) -> None:
@@ -120,3 +125,86 @@ def squares(tmp_path: Path) -> Path:
 def configure() -> MakeConfig:
     """Return `squares_config`, which test files cannot import."""
     return squares_config
+
+
+BOX_SETTINGS: dict[str, Any] = {
+    "canvas": [64, 64],
+    "task": {"name": "detection/retinanet", "head": {"channels": 8, "num_convs": 1}},
+    "backbone": {"name": "timm/test_resnet", "init": "random"},
+    "augmentation": "augment/s1",
+    "policy": {"name": "core/fixed", "threshold": 0.5},
+    "teacher": {"steps": 1, "human": 2},
+    "student": {"steps": 1, "human": 1, "pseudo": 1},
+    "baseline": False,
+    "device": {"accelerator": "core/cpu", "workers": 0, "predict_batch": 4},
+}
+
+
+def _write_box_squares(folder: Path) -> None:
+    """Write images of a red and a green square, and for each part one COCO file, VOC files and YOLO files."""
+    for part, count in BOX_SIZES.items():
+        content: dict[str, Any] = {
+            "images": [],
+            "annotations": [],
+            "categories": [{"id": 7 + place, "name": name} for place, name in enumerate(BOX_CLASSES)],
+        }
+        (folder / "images" / part).mkdir(parents=True)
+        for number in range(count):
+            rng = np.random.default_rng([*part.encode(), number])
+            pixels = rng.integers(0, 90, (40, 48, 3), dtype=np.uint8)
+            corners = [(int(rng.integers(0, 48 - SIDE)), int(rng.integers(0, 40 - SIDE))) for _ in BOX_CLASSES]
+            for (left, top), colour in zip(corners, ((230, 40, 40), (40, 230, 60)), strict=True):
+                pixels[top : top + SIDE, left : left + SIDE] = colour
+            Image.fromarray(pixels).save(folder / "images" / part / f"{part}-{number}.png")
+            content["images"].append({"id": number, "file_name": f"{part}-{number}.png", "height": 40, "width": 48})
+            content["annotations"] += [
+                {"id": 2 * number + place, "image_id": number, "category_id": 7 + place, "bbox": [*corner, SIDE, SIDE]}
+                for place, corner in enumerate(corners)
+            ]
+            _write_voc(folder / "voc" / f"{part}-{number}.xml", corners)
+            _write_yolo(folder / "yolo" / f"{part}-{number}.txt", corners)
+        (folder / f"{part}.json").write_text(json.dumps(content))
+
+
+def _write_voc(path: Path, corners: list[tuple[int, int]]) -> None:
+    objects = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>{left + 1}</xmin><ymin>{top + 1}</ymin>"
+        f"<xmax>{left + SIDE}</xmax><ymax>{top + SIDE}</ymax></bndbox></object>"
+        for name, (left, top) in zip(BOX_CLASSES, corners, strict=True)
+    )
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"<annotation>{objects}</annotation>")
+
+
+def _write_yolo(path: Path, corners: list[tuple[int, int]]) -> None:
+    lines = [
+        f"{number} {(left + SIDE / 2) / 48} {(top + SIDE / 2) / 40} {SIDE / 48} {SIDE / 40}\n"
+        for number, (left, top) in enumerate(corners)
+    ]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(lines))
+
+
+def box_settings(data: Path) -> dict[str, Any]:
+    """Return the settings of a short run on the COCO files in `data`."""
+    sources: dict[str, Any] = {
+        part: {"name": "detection/coco", "images": f"{data}/images/{part}", "annotations": f"{data}/{part}.json"}
+        for part in BOX_SIZES
+    }
+    sources["pool"] = {"name": "core/images", "images": f"{data}/images/pool"}
+    parts = {"labelled": "labelled", "unlabelled": "pool", "validation": "val", "test": "test"}
+    return {**copy.deepcopy(BOX_SETTINGS), "data": {"classes": list(BOX_CLASSES), "sources": sources, **parts}}
+
+
+@pytest.fixture(scope="session")
+def shared_box_squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data set of boxes that no test changes."""
+    folder = tmp_path_factory.mktemp("data") / "box-squares"
+    _write_box_squares(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def configure_boxes() -> Callable[[Path], dict[str, Any]]:
+    """Return `box_settings`, which test files cannot import."""
+    return box_settings
