@@ -11,11 +11,23 @@ import pytest
 import yaml
 
 from selftrain.main import main
+from selftrain_core.config import RunConfig, parse_config
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SOURCES = [*ROOT.glob("packages/*/src"), ROOT / "cli/src"]
 PROJECT_PAGES = [*sorted((ROOT / "packages").glob("*/README.md")), ROOT / "cli/README.md"]
+
+DATA = {
+    "sources": {name: {"name": "core/images", "images": name} for name in ("labelled", "pile", "val", "test")},
+    "classes": ["background", "leaf"],
+    "labelled": "labelled",
+    "unlabelled": "pile",
+    "validation": "val",
+    "test": "test",
+}
+COMPLETED = {"task": "segmentation/semantic"}
+"""What an excerpt of a configuration leaves out."""
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -135,6 +147,15 @@ def test_yaml_is_valid(document: Path) -> None:
     for language, body in blocks(document.read_text(encoding="utf-8")):
         if language == "yaml":
             assert isinstance(yaml.safe_load(body), dict), body
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *PROJECT_PAGES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_yaml_of_a_configuration_is_one(document: Path, tmp_path: Path) -> None:
+    for language, body in blocks(document.read_text(encoding="utf-8")):
+        settings = yaml.safe_load(body) if language == "yaml" else {}
+        settings.pop("anchors", None)
+        if settings.keys() <= RunConfig.model_fields.keys():
+            parse_config({**COMPLETED, **settings, "data": {**DATA, **settings.get("data", {})}}, tmp_path)
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *PROJECT_PAGES], ids=lambda path: str(path.relative_to(ROOT)))

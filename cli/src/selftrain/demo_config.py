@@ -128,7 +128,7 @@ class Recipe:
 
 
 RECIPES = {
-    "segmentation": Recipe(_MASKS, "pixels", 800, 400),
+    "segmentation": Recipe(_MASKS, "pixels", 1200, 400),
     "detection": Recipe(_BOXES, "boxes", 800, 400),
 }
 SUFFIXES = {"segmentation": "", "detection": "-detection"}
