@@ -20,6 +20,7 @@ from selftrain_core.geometry import Geometry
 from selftrain_core.objective import NormalisedObjective
 from selftrain_core.recorder import Recorder
 from selftrain_core.testing import assert_equal, is_equal
+from selftrain_core.testing.drawn import train
 from selftrain_core.testing.fakes import PixelTask, TinyBackbone, TinyBackboneConfig
 from selftrain_core.testing.samples import mask_labels, picture, sample
 from selftrain_core.training import Recipe, TrainingModule
@@ -182,11 +183,11 @@ def test_dropout_depends_on_seed_stage_and_step_alone(tmp_path: Path) -> None:
 
 def test_the_recorder_resumes_a_training(tmp_path: Path) -> None:
     """The whole of `fit`: interrupted at an exception, taken up again from last.ckpt."""
-    script = runpy.run_path(str(Path(__file__).with_name("train_on_ranks.py")))
+    make = runpy.run_path(str(Path(__file__).with_name("train_on_ranks.py")))["make"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    expected = script["train"](whole, 1, 1).state()
+    expected = train(make(), whole).state()
     original = Recorder.on_train_batch_end
 
     def interrupted(self: Recorder, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -197,8 +198,8 @@ def test_the_recorder_resumes_a_training(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Recorder, "on_train_batch_end", interrupted)
         with pytest.raises(KeyError):
-            script["train"](broken, 1, 1)
+            train(make(), broken)
     assert torch.load(broken / "last.ckpt", weights_only=True)["module"]["next_step"] == 10
-    assert_equal(script["train"](broken, 1, 1).state(), expected, "resumed")
+    assert_equal(train(make(), broken).state(), expected, "resumed")
     assert (broken / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
-    assert_equal(script["train"](broken, 1, 1).next_step, 20, "a finished training")
+    assert_equal(train(make(), broken).next_step, 20, "a finished training")

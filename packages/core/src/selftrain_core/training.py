@@ -210,13 +210,19 @@ class TrainingModule(pl.LightningModule):
         assert self.report is not None
         torch.manual_seed(seed_of(fold(self._key, step, rank())))
         human, pseudo = self._each_half(micro_batches, denominators).tolist()
+        self._kept_buffers.put_back(self.model)
+        remedy = (
+            "what usually helps: a lower optimizer.lr or optimizer.gradient_clip (of teacher or student), or a lower "
+            "objective.alpha"
+        )
+        if not all(bool(torch.isfinite(batch.image_B3HW).all()) for batch in micro_batches):
+            remedy = "the images themselves are not finite once they are augmented: look at the augmentation"
         raise StageFailedError(
             f"{self.recipe.stage}: the loss or its gradient was not finite for {self.skipped_in_a_row} steps in a row, "
             f"up to step {step} (human loss {human:g}, pseudo loss {pseudo:g}, gradient norm "
             f"{float(self.report.gradient_norm):g})\n"
             f"  the batch is in {path}\n"
-            "  what usually helps: a lower optimizer.lr or optimizer.gradient_clip (of teacher or student), or a lower "
-            "objective.alpha"
+            f"  {remedy}"
         )
 
     def _each_half(self, micro_batches: Sequence[Batch], denominators: Denominators) -> Tensor:
