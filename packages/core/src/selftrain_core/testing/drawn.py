@@ -88,7 +88,7 @@ class DrawnSteps(StepDataset):
 
 
 def train(drawn: Drawn, folder: Path, *, devices: int = 1, micro_batches: int = 1) -> TrainingModule:
-    """Train on the processor, without validation, and return the module.
+    """Train on the processor, with a checkpoint every five steps, and return the module.
 
     Args:
         drawn: What to train.
@@ -103,7 +103,7 @@ def train(drawn: Drawn, folder: Path, *, devices: int = 1, micro_batches: int = 
     module = TrainingModule(drawn.model, drawn.task, drawn.augmentation, objective, recipe, folder)
     name = drawn.task.metric_name
     recorder = Recorder(
-        folder, name, lambda _: {name: 0.0}, per_step * drawn.training.steps, {},
+        folder, name, lambda _: {name: 0.0}, 5 * per_step, {},
         Reporter(recipe.stage, lambda _: None), checkpoint_seconds=1e9,
     )  # fmt: skip
     fit(module, DrawnSteps(drawn, micro_batches), recorder, CpuAccelerator(), devices=devices)
