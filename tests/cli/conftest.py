@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner, Result
 from PIL import Image
 
+from selftrain.budget import Canvas, Speed
+from selftrain.found_data import DataFolder
+from selftrain.main import main
 from selftrain_core.config import load_config
 from selftrain_core.goals import Goal
+from selftrain_core.index import Index, build_sources, write_index
 from selftrain_core.rounds import self_train
 
 PARTS = {"labelled": 4, "pool": 5, "val": 2, "test": 2}
@@ -149,3 +154,40 @@ def finished_box_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "run.yaml").write_text(yaml.safe_dump(raw))
     self_train(load_config(folder / "run.yaml"), folder / "run", goal=Goal("learn"), in_process=True)
     return folder / "run"
+
+
+@pytest.fixture
+def init() -> Callable[..., Result]:
+    """Return what calls ``selftrain init``, and checks its exit status, `code`."""
+
+    def call(*arguments: Any, code: int = 0) -> Result:
+        result = CliRunner().invoke(main, ["init", *map(str, arguments)])
+        assert result.exit_code == code, (result.output, result.exception)
+        return result
+
+    return call
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``selftrain init`` measure nothing."""
+    speed = Speed(supervised=0.01, joint=0.01, labelling=0.005, evaluating=0.005, start=1.0, reading=0.01)
+
+    def measure(found: DataFolder, parts: Any, canvas: Canvas, settings: Mapping[str, Any], start: float) -> Speed:
+        assert settings["task"]["name"] == found.form.task
+        return speed
+
+    monkeypatch.setattr("selftrain.measuring.measure", measure)
+
+
+@pytest.fixture
+def counts() -> Callable[[Path], dict[str, int]]:
+    """Return what counts the images of each part that a configuration names."""
+
+    def count(path: Path) -> dict[str, int]:
+        config = load_config(path)
+        index = path.parent / "index"
+        write_index(index, config.data, build_sources(config.data, config.data.class_names()))
+        return Index(index).counts()
+
+    return count

@@ -180,5 +180,5 @@ SUMMARY: dict[str, Any] = {
     "teacher_late_rise": 2.0,
     "images_to_reach_score": 39.5,
     "images_to_reach_model": "teacher",
-    "labelling": {"images": 400, "seconds": 9.0, "states": {"labelled": 400}, "views": 1},
+    "labelling": {"images": 400, "seconds": 9.0, "states": {"labelled": 400}, "nothing_kept": [], "views": 1},
 }  # fmt: skip

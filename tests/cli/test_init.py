@@ -1,29 +1,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 from selftrain import init_command
-from selftrain.budget import Canvas, Speed
 from selftrain.data_folder import look_at
 from selftrain.data_parts import share_out
-from selftrain.main import main
 from selftrain.measuring import Stopwatch
 from selftrain_core.config import load_config
 from selftrain_core.errors import DataError
-from selftrain_core.index import Index, build_sources, write_index
 from selftrain_core.progress import Event
 from selftrain_core.rounds import self_train
 
 Write = Callable[..., None]
-FAST = Speed(supervised=0.01, joint=0.01, labelling=0.005, evaluating=0.005, start=1.0, reading=0.01)
+Init = Callable[..., Result]
+Counts = Callable[[Path], dict[str, int]]
 
 
 @pytest.fixture
@@ -38,30 +36,7 @@ def data(tmp_path: Path, photo: Write, mask: Write) -> Path:
     return folder
 
 
-def init(*arguments: Any, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, ["init", *map(str, arguments)])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
-
-
-@pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing be measured."""
-
-    def measure(found: Any, parts: Any, canvas: Canvas, settings: Mapping[str, Any], start: float) -> Speed:
-        return FAST
-
-    monkeypatch.setattr("selftrain.measuring.measure", measure)
-
-
-def counts(path: Path) -> dict[str, int]:
-    config = load_config(path)
-    index = path.parent / "index"
-    write_index(index, config.data, build_sources(config.data, config.data.class_names()))
-    return Index(index).counts()
-
-
-def test_what_is_found_is_shown_and_written(data: Path, tmp_path: Path, fast: None) -> None:
+def test_what_is_found_is_shown_and_written(data: Path, tmp_path: Path, fast: None, init: Init, counts: Counts) -> None:
     path = tmp_path / "my.yaml"
     shown = init(data, "-o", path, "--minutes", 10).stdout
     assert f"images  {data / 'images'}: 14, 40×48 pixels (height × width)" in shown
@@ -82,7 +57,9 @@ def test_what_is_found_is_shown_and_written(data: Path, tmp_path: Path, fast: No
 
 
 @pytest.mark.parametrize("suffix", ["_mask", "_L", "-seg", "_gt_final"])
-def test_masks_may_have_a_suffix(data: Path, suffix: str, tmp_path: Path, fast: None) -> None:
+def test_masks_may_have_a_suffix(
+    data: Path, suffix: str, tmp_path: Path, fast: None, init: Init, counts: Counts
+) -> None:
     (data / "masks").rename(data / "SegmentationClass")
     for path in sorted((data / "SegmentationClass").iterdir()):
         path.rename(path.with_name(f"{path.stem}{suffix}.png"))
@@ -90,7 +67,7 @@ def test_masks_may_have_a_suffix(data: Path, suffix: str, tmp_path: Path, fast: 
     assert counts(tmp_path / "my.yaml")["labelled"] == 6
 
 
-def test_lists_that_are_there_are_taken(data: Path, tmp_path: Path, fast: None) -> None:
+def test_lists_that_are_there_are_taken(data: Path, tmp_path: Path, fast: None, init: Init, counts: Counts) -> None:
     (data / "splits").mkdir()
     for name, numbers in (("train", range(5)), ("val", (5, 6)), ("test", (7, 8))):
         (data / f"splits/{name}.txt").write_text("".join(f"p{number:02}.png\n" for number in numbers))
@@ -115,7 +92,7 @@ def test_the_same_images_are_chosen_each_time(data: Path) -> None:
     assert after["test"] == before["test"] and after["unlabelled"] == [*before["unlabelled"], "zzz"]
 
 
-def test_masks_of_colours_need_a_table(data: Path, tmp_path: Path, fast: None) -> None:
+def test_masks_of_colours_need_a_table(data: Path, tmp_path: Path, fast: None, init: Init, counts: Counts) -> None:
     colours = np.array([[0, 0, 0], [250, 10, 10]] + [[255, 255, 255]] * 254, np.uint8)
     for path in (data / "masks").iterdir():
         Image.fromarray(colours[np.array(Image.open(path))]).save(path)
@@ -131,13 +108,13 @@ def test_masks_of_colours_need_a_table(data: Path, tmp_path: Path, fast: None) -
     assert counts(tmp_path / "my.yaml")["labelled"] == 6
 
 
-def test_class_names_may_be_missing(data: Path, tmp_path: Path, fast: None) -> None:
+def test_class_names_may_be_missing(data: Path, tmp_path: Path, fast: None, init: Init) -> None:
     (data / "classes.txt").unlink()
     assert "from the values in the masks: give them names" in init(data, "-o", tmp_path / "my.yaml").stdout
     assert load_config(tmp_path / "my.yaml").data.class_names() == ("class 0", "class 1")
 
 
-def test_class_names_may_stand_in_json(data: Path, tmp_path: Path, fast: None) -> None:
+def test_class_names_may_stand_in_json(data: Path, tmp_path: Path, fast: None, init: Init) -> None:
     (data / "classes.json").write_text(json.dumps({"classes": ["a", "b", "c"]}))
     shown = init(data, "-o", tmp_path / "my.yaml").stdout
     assert "warning: the class 'c' is in 0 of 9 masks: too few to learn it, or to measure it" in shown
@@ -150,7 +127,7 @@ def test_class_names_may_stand_in_json(data: Path, tmp_path: Path, fast: None) -
     assert "holds the value 1; with 1 classes" in init(data, "-o", tmp_path / "other.yaml", code=2).stderr
 
 
-def test_without_a_pool_labels_are_hidden(data: Path, tmp_path: Path, fast: None) -> None:
+def test_without_a_pool_labels_are_hidden(data: Path, tmp_path: Path, fast: None, init: Init, counts: Counts) -> None:
     for number in range(9, 14):
         (data / f"images/p{number:02}.png").unlink()
     shown = init(data, "-o", tmp_path / "my.yaml").stdout
@@ -211,7 +188,7 @@ def test_too_few_masks_are_explained(data: Path) -> None:
         share_out(look_at(data))
 
 
-def test_too_little_time_is_told(data: Path, tmp_path: Path, fast: None) -> None:
+def test_too_little_time_is_told(data: Path, tmp_path: Path, fast: None, init: Init) -> None:
     said = init(data, "-o", tmp_path / "my.yaml", "--minutes", 0.1, code=2).stderr
     assert "0.1 minutes are too short: even at 64×96 pixels this machine has time for 0 steps of each model" in said
     assert "it needs about 1.0 minutes: --minutes 2; or fewer unlabelled images" in said
@@ -220,7 +197,7 @@ def test_too_little_time_is_told(data: Path, tmp_path: Path, fast: None) -> None
 
 @pytest.mark.slow
 def test_what_is_written_runs(
-    data: Path, tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, init: Init
 ) -> None:
     """The machine is really measured; the run is cut down to two steps."""
     monkeypatch.setattr(init_command, "SETTINGS", {"backbone": settings["backbone"]})

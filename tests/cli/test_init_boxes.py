@@ -1,27 +1,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from selftrain import init_command
-from selftrain.budget import Canvas, Speed
 from selftrain.data_folder import look_at
 from selftrain.data_parts import share_out
-from selftrain.main import main
 from selftrain.measuring import measure as really_measure
 from selftrain_core.config import load_config
 from selftrain_core.errors import DataError
-from selftrain_core.index import Index, build_sources, write_index
 from selftrain_core.rounds import self_train
 
 Write = Callable[..., None]
-FAST = Speed(supervised=0.01, joint=0.01, labelling=0.005, evaluating=0.005, start=1.0, reading=0.01)
+Init = Callable[..., Result]
+Counts = Callable[[Path], dict[str, int]]
 BOX = [8, 8, 16, 16]
 
 
@@ -50,31 +48,7 @@ def data(photos: Path) -> Path:
     return photos
 
 
-def init(*arguments: Any, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, ["init", *map(str, arguments)])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
-
-
-@pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing be measured."""
-
-    def measure(found: Any, parts: Any, canvas: Canvas, settings: Mapping[str, Any], start: float) -> Speed:
-        assert settings["task"]["name"] == "detection/retinanet"
-        return FAST
-
-    monkeypatch.setattr("selftrain.measuring.measure", measure)
-
-
-def counts(path: Path) -> dict[str, int]:
-    config = load_config(path)
-    index = path.parent / "index"
-    write_index(index, config.data, build_sources(config.data, config.data.class_names()))
-    return Index(index).counts()
-
-
-def test_one_coco_file_is_found_and_written(data: Path, tmp_path: Path, fast: None) -> None:
+def test_one_coco_file_is_found_and_written(data: Path, tmp_path: Path, fast: None, init: Init, counts: Counts) -> None:
     path = tmp_path / "my.yaml"
     shown = init(data, "-o", path, "--minutes", 10).stdout
     assert f"images  {data / 'images'}: 14, 40×48 pixels (height × width)" in shown
@@ -95,7 +69,9 @@ def test_one_coco_file_is_found_and_written(data: Path, tmp_path: Path, fast: No
 
 
 @pytest.mark.parametrize("name", ["annotations/{}.json", "annotations/instances_{}2017.json", "{}.json"])
-def test_a_coco_file_for_each_part(photos: Path, tmp_path: Path, fast: None, name: str) -> None:
+def test_a_coco_file_for_each_part(
+    photos: Path, tmp_path: Path, fast: None, name: str, init: Init, counts: Counts
+) -> None:
     for part, numbers in (("train", range(5)), ("val", range(5, 7)), ("test", range(7, 9))):
         coco(photos / name.format(part), [f"p{n:02}.png" for n in numbers])
     shown = init(photos, "-o", tmp_path / "my.yaml").stdout
@@ -103,7 +79,9 @@ def test_a_coco_file_for_each_part(photos: Path, tmp_path: Path, fast: None, nam
     assert counts(tmp_path / "my.yaml") == {"labelled": 5, "unlabelled": 5, "validation": 2, "test": 2}
 
 
-def test_lists_go_before_the_names_of_files(photos: Path, tmp_path: Path, fast: None) -> None:
+def test_lists_go_before_the_names_of_files(
+    photos: Path, tmp_path: Path, fast: None, init: Init, counts: Counts
+) -> None:
     coco(photos / "annotations/train.json", [f"p{n:02}.png" for n in range(7)])
     coco(photos / "annotations/test.json", ["p07.png", "p08.png"])
     (photos / "splits").mkdir()
@@ -113,7 +91,7 @@ def test_lists_go_before_the_names_of_files(photos: Path, tmp_path: Path, fast: 
     assert load_config(tmp_path / "my.yaml").data.validation == "validation + validation-2", "of two files"
 
 
-def test_a_file_beside_its_images(tmp_path: Path, photo: Write, fast: None) -> None:
+def test_a_file_beside_its_images(tmp_path: Path, photo: Write, fast: None, init: Init, counts: Counts) -> None:
     for n, part in enumerate(["train"] * 4 + ["valid"] * 2 + ["test"] * 2):
         photo(tmp_path / f"data/{part}/p{n}.png", n)
     for n in range(8, 12):
@@ -137,7 +115,7 @@ def test_images_that_are_not_there_or_not_annotated_are_told(data: Path) -> None
     assert "has no box of 6 of its 10 images: they count as showing none of the classes" in warnings
 
 
-def test_bad_boxes_are_left_out_and_told(data: Path, tmp_path: Path, fast: None) -> None:
+def test_bad_boxes_are_left_out_and_told(data: Path, tmp_path: Path, fast: None, init: Init) -> None:
     text = json.loads((data / "instances.json").read_text())
     text["annotations"].append({"id": 99, "image_id": 1, "category_id": 0, "bbox": [5, 5, 0, 3]})
     (data / "instances.json").write_text(json.dumps(text))
@@ -146,15 +124,20 @@ def test_bad_boxes_are_left_out_and_told(data: Path, tmp_path: Path, fast: None)
     assert "bad_boxes: drop" in (tmp_path / "my.yaml").read_text()
 
 
-def test_many_boxes_find_place(data: Path, tmp_path: Path, fast: None) -> None:
+def test_many_boxes_find_place(data: Path, tmp_path: Path, fast: None, init: Init) -> None:
     text = json.loads((data / "instances.json").read_text())
-    many = [{"id": 100 + n, "image_id": 1, "category_id": 0, "bbox": [n % 40, n % 30, 3, 3]} for n in range(120)]
+    number = int(share_out(look_at(data)).ids["labelled"][0].removeprefix("p"))
+    many = [{"id": 100 + n, "image_id": number, "category_id": 0, "bbox": [n % 40, n % 30, 3, 3]} for n in range(120)]
     text["annotations"] += many
     (data / "instances.json").write_text(json.dumps(text))
-    init(data, "-o", tmp_path / "my.yaml")
-    assert "max_boxes: 121" in (tmp_path / "my.yaml").read_text()
+    shown = init(data, "-o", tmp_path / "my.yaml").stdout
+    assert "warning: an image to train on has 121 boxes, where 99 of 100 have 121 at most: task.max_boxes and" in shown
+    assert "task.prediction.max_detections are 121; more take more memory" in shown
+    assert (
+        "  max_boxes: 121              # as many as 99 of 100 images here have\n" in (tmp_path / "my.yaml").read_text()
+    )
     options: Any = load_config(tmp_path / "my.yaml").task.options
-    assert options.max_boxes == 121
+    assert (options.max_boxes, options.prediction.max_detections) == (121, 121)
 
 
 def test_the_size_of_objects_is_a_share_of_the_longer_side(tmp_path: Path, photo: Write) -> None:
@@ -176,7 +159,7 @@ def voc(path: Path, name: str = "thing") -> None:
     )
 
 
-def test_pascal_voc_with_its_lists(photos: Path, tmp_path: Path, fast: None) -> None:
+def test_pascal_voc_with_its_lists(photos: Path, tmp_path: Path, fast: None, init: Init, counts: Counts) -> None:
     (photos / "images").rename(photos / "JPEGImages")
     for n in range(9):
         voc(photos / f"Annotations/p{n:02}.xml", "zebra" if n % 2 else "ant")
@@ -187,6 +170,27 @@ def test_pascal_voc_with_its_lists(photos: Path, tmp_path: Path, fast: None) -> 
     assert f"boxes   {photos / 'Annotations'}: 9 images, detection/voc" in shown
     assert load_config(tmp_path / "my.yaml").data.class_names() == ("ant", "zebra")
     assert counts(tmp_path / "my.yaml") == {"labelled": 4, "unlabelled": 5, "validation": 2, "test": 1}
+
+
+def test_voc_files_in_utf_16(photos: Path) -> None:
+    for n in range(9):
+        voc(photos / f"Annotations/p{n:02}.xml", "zébra")
+    for path in sorted((photos / "Annotations").iterdir()):
+        text = path.read_text()
+        path.write_bytes(f'<?xml version="1.0" encoding="UTF-16"?>{text}'.encode("utf-16"))
+    found = look_at(photos)
+    assert (found.form.name, found.classes, len(found.labelled)) == ("voc", ("zébra",), 9)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_voc_files_that_declare_entities_are_not_expanded(photos: Path, encoding: str) -> None:
+    for n in range(9):
+        voc(photos / f"Annotations/p{n:02}.xml")
+    head = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE a [<!ENTITY x "yy">]>'
+    text = (photos / "Annotations/p00.xml").read_text().replace("thing", "&x;&x;")
+    (photos / "Annotations/p00.xml").write_bytes(f"{head}{text}".encode(encoding))
+    with pytest.raises(DataError, match=r"p00\.xml cannot be read: it declares a document type"):
+        look_at(photos)
 
 
 def test_voc_files_beside_their_images(photos: Path) -> None:
@@ -201,7 +205,7 @@ def yolo(path: Path, number: int = 0) -> None:
     path.write_text(f"{number} 0.333333 0.4 0.333333 0.4\n")
 
 
-def test_yolo_with_names_in_a_file(photos: Path, tmp_path: Path, fast: None) -> None:
+def test_yolo_with_names_in_a_file(photos: Path, tmp_path: Path, fast: None, init: Init, counts: Counts) -> None:
     for n in range(9):
         yolo(photos / f"labels/p{n:02}.txt", n % 2)
     (photos / "labels/classes.txt").write_text("ant\nzebra\n")
@@ -213,7 +217,7 @@ def test_yolo_with_names_in_a_file(photos: Path, tmp_path: Path, fast: None) -> 
     assert look_at(photos).classes == ("class 0", "class 1")
 
 
-def test_yolo_with_a_data_file(photos: Path, tmp_path: Path, fast: None) -> None:
+def test_yolo_with_a_data_file(photos: Path, tmp_path: Path, fast: None, init: Init, counts: Counts) -> None:
     for n in range(9):
         part = "train" if n < 6 else "val"
         (photos / f"images/{part}").mkdir(exist_ok=True)
@@ -278,6 +282,39 @@ def test_what_is_missing_is_explained(photos: Path) -> None:
         look_at(photos)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"images": [{"id": 1, "file_name": "a\0.png"}]},
+            r"json: the image of the id 1 has the file_name 'a\\x00",
+        ),
+        ({"images": [{"id": 1, "file_name": "x" * 5000}]}, r"of the id 1 has the file_name 'x+'… of 5,000 characters"),
+        ({"images": [{"id": 1, "file_name": "é" * 200}]}, r"none of the images that .* lists is there"),
+        ({"images": None}, r"is no COCO file of instances \(LookupError\(\"it lacks 'images'\"\)\)"),
+        ({"categories": []}, r"is no COCO file of instances \(KeyError\(0\)\)"),
+    ],
+)
+def test_coco_files_that_cannot_be_used(data: Path, change: dict[str, Any], message: str) -> None:
+    content = {**json.loads((data / "instances.json").read_text()), **change}
+    content = {"note": {"images": 0}, **{key: value for key, value in content.items() if value is not None}}
+    (data / "instances.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message):
+        look_at(data)
+
+
+def test_what_is_nested_too_deeply_is_explained(data: Path) -> None:
+    (data / "instances.json").write_text('{"images": [], "annotations": [], "categories": ' + "[" * 100_000)
+    with pytest.raises(DataError, match=r"instances\.json cannot be read: maximum recursion depth exceeded.*, at char"):
+        look_at(data)
+    (data / "instances.json").unlink()
+    (data / "data.yaml").write_text("names: " + "[" * 3000)
+    with pytest.raises(DataError, match=r"data\.yaml cannot be read: its values are nested too deeply"):
+        look_at(data, form="yolo")
+    with pytest.raises(DataError, match="nor does it hold boxes"):
+        look_at(data)
+
+
 def test_labels_without_boxes_are_explained(data: Path) -> None:
     text = json.loads((data / "instances.json").read_text())
     for each in text["annotations"]:
@@ -305,7 +342,7 @@ def test_parts_need_labels(data: Path) -> None:
         share_out(found)
 
 
-def test_without_a_pool_boxes_are_hidden(data: Path, tmp_path: Path, fast: None) -> None:
+def test_without_a_pool_boxes_are_hidden(data: Path, tmp_path: Path, fast: None, init: Init, counts: Counts) -> None:
     for number in range(9, 14):
         (data / f"images/p{number:02}.png").unlink()
     shown = init(data, "-o", tmp_path / "my.yaml").stdout
@@ -313,7 +350,9 @@ def test_without_a_pool_boxes_are_hidden(data: Path, tmp_path: Path, fast: None)
     assert counts(tmp_path / "my.yaml") == {"labelled": 3, "unlabelled": 3, "validation": 1, "test": 2}
 
 
-def test_what_is_written_runs(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_written_runs(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, init: Init, request: pytest.FixtureRequest
+) -> None:
     """A run in miniature is really made; the run itself is cut down to two steps."""
     assert init_command.SETTINGS["policy"] == "core/adaptive"
     backbone = {"name": "timm/test_resnet", "init": "random"}
@@ -322,7 +361,7 @@ def test_what_is_written_runs(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     parts = share_out(found)
     speed = really_measure(found, parts, (64, 64), {"task": "detection/retinanet", "backbone": backbone}, 0.0)
     assert min(speed.supervised, speed.joint, speed.labelling, speed.evaluating) > 0
-    monkeypatch.setattr("selftrain.measuring.measure", lambda *_: FAST)
+    request.getfixturevalue("fast")  # only now: the measuring above was real
     init(data, "-o", tmp_path / "my.yaml", "--minutes", 5)
     overrides = ["backbone.name=timm/test_resnet", "backbone.init=random", "teacher.steps=2", "student.steps=2"]
     overrides += ["device.workers=0", "canvas=[64,64]"]

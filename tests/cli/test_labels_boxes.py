@@ -100,6 +100,22 @@ def test_export_leaves_out_and_ignores_what_the_policy_says(finished_box_run: Pa
     assert content["annotations"] == [] and not any("ignore_regions" in each for each in content["images"])
 
 
+def test_a_region_that_people_took_out_is_a_change(finished_box_run: Path, tmp_path: Path) -> None:
+    policy = "{name: core/fixed, threshold: 1, ignore_above: 0}"
+    labels("export", finished_box_run, "-o", tmp_path / "a", "--policy", policy)
+    path = tmp_path / "a/boxes/instances.json"
+    content = json.loads(path.read_text())
+    del content["images"][0]["ignore_regions"][0]
+    path.write_text(json.dumps(content))
+    found = json.loads(labels("import", tmp_path / "a", "-o", tmp_path / "set", "--json").stdout)
+    assert (found["imported"], found["unchanged"]) == (1, 4)
+    for image in content["images"]:
+        del image["ignore_regions"]
+    path.write_text(json.dumps(content))
+    said = labels("import", tmp_path / "a", "-o", tmp_path / "other", code=2).stderr
+    assert "has been changed since it was exported (5 labels)" in said
+
+
 def test_nothing_changed_whatever_a_tool_does_to_the_file(exported: Path, tmp_path: Path) -> None:
     change(exported, as_a_tool_writes)
     said = labels("import", exported, "-o", tmp_path / "set", code=2).stderr

@@ -33,7 +33,7 @@ SUMMARY = {
     "unit": "% mIoU",
     "models": [MODEL],
     "teacher_converged": True,
-    "labelling": {"images": 0, "seconds": 0.0, "states": {}, "views": 1},
+    "labelling": {"images": 0, "seconds": 0.0, "states": {}, "nothing_kept": [], "views": 1},
 }
 TEACHER = {
     "name": "round-0/teacher", "kind": "teach", "made": False, "validation": 31.2,
@@ -171,7 +171,7 @@ def test_a_dry_run_is_a_table(monkeypatch: pytest.MonkeyPatch, config: str) -> N
     assert shown.exit_code == 0
     assert calls[0][1:] == (Path("out"), Goal("learn"), {"start_over": True})
     assert shown.stdout == (
-        "In out; nothing has been done.\n"
+        "In out; this only looks, and changes nothing.\n"
         "\n"
         "stage                  what would be done     steps  images\n"
         "---------------------  ---------------------  -----  ------\n"

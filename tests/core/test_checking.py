@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,15 @@ def _list(data: Path, part: str) -> Path:
 def test_without_remarks_nothing_is_told(data: Path) -> None:
     statistics, told = check(data, {})
     assert (statistics.num_images, told) == (200, [])
+
+
+def test_a_part_to_measure_with_that_lacks_a_class_is_told(data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    for number in range(PARTS["test"]):
+        Image.fromarray(np.zeros((4, 6), np.uint8)).save(copy / f"masks/test/{number}.png")
+    _, told = check(copy, {})
+    assert told == [f"data.test shows no {CLASSES[1]}: its scores say nothing of that"]
 
 
 def test_remarks_are_told_by_part_and_named_up_to_a_number(data: Path) -> None:

@@ -119,3 +119,11 @@ def test_a_task_without_optional_strides_has_its_own() -> None:
     assert PixelTask.optional_strides == ()
     _, backbone = build_model(PixelTask(StrictModel(), ["a", "b"]), BackboneChoice.of("core/fpn", body=LITE))
     assert backbone.strides == (4,)
+
+
+def test_the_batch_norms_are_as_the_neck_is_told() -> None:
+    told = FpnNeck({8: 2, 16: 4}, 6, STRIDES, batch_norm=True, momentum=0.003, epsilon=0.001)
+    usual = FpnNeck({8: 2, 16: 4}, 6, STRIDES, batch_norm=True)
+    for pyramid, expected in ((told, (0.003, 0.001)), (usual, (0.1, 1e-5))):
+        norms = [norm for norm in pyramid.norms if isinstance(norm, nn.BatchNorm2d)]
+        assert [(norm.momentum, norm.eps) for norm in norms] == [expected] * 5

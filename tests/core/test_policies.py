@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selftrain_core.errors import ConfigError
+from selftrain_core.interfaces import PseudoLabelPolicy
 from selftrain_core.labels import DROP, IGNORE, IGNORED, KEEP, ScoreStatistics
 from selftrain_core.policies import AdaptivePolicy, FixedDecision, FixedPolicy, PerClassPolicy, SoftPolicy
 from selftrain_core.policy_config import (
@@ -105,6 +106,62 @@ def test_a_label_that_is_no_class_is_dropped() -> None:
 def test_lowest_above_highest_is_refused() -> None:
     with pytest.raises(ValueError, match=r"lowest \(0.6\) lies above highest \(0.5\)"):
         AdaptivePolicyConfig(lowest=0.6, highest=0.5)
+
+
+@pytest.mark.parametrize(
+    ("share", "actions"),
+    [
+        (None, [[KEEP, DROP, DROP, DROP], [KEEP, DROP, DROP, DROP]]),
+        (0.5, [[KEEP, IGNORED, IGNORED, DROP], [KEEP, IGNORED, IGNORED, DROP]]),
+        (1.0, [[KEEP, DROP, DROP, DROP], [KEEP, DROP, DROP, DROP]]),
+        (0.0, [[KEEP, IGNORED, IGNORED, IGNORED], [KEEP, IGNORED, IGNORED, IGNORED]]),
+    ],
+)
+def test_a_share_of_each_classs_threshold_is_ignored(share: float | None, actions: list[list[int]]) -> None:
+    config = PerClassPolicyConfig(thresholds={"cat": 0.75, "dog": 0.25}, ignore_above=share)
+    empty = ScoreStatistics.empty(2)
+    decided = PerClassPolicy(config, ["cat", "dog"]).fit(empty, empty)(
+        np.array([[0.75, 0.74, 0.375, 0.374], [0.25, 0.24, 0.125, 0.124]], np.float32),
+        np.array([[0] * 4, [1] * 4]),
+    )
+    assert decided.actions.tolist() == actions
+    assert (decided.weights == 1).all()
+
+
+def test_the_band_of_an_adaptive_policy_follows_its_thresholds() -> None:
+    labelled = statistics({0: [1], 1: [1], 2: [1] * 98})
+    store = statistics({0: [0.99] * 50, 1: [0.01] * 50})
+    config = AdaptivePolicyConfig(lowest=0.4, highest=0.8, ignore_above=0.5)
+    policy = AdaptivePolicy(config, ["a", "b", "c"]).fit(store, labelled)  # thresholds 0.8, 0.4, 0.4
+    scores = np.array([0.8, 0.79, 0.41, 0.39, 0.41, 0.39, 0.21, 0.19, 0.9], np.float32)
+    labels = np.array([0, 0, 0, 0, 1, 1, 1, 1, IGNORE], np.uint8)
+    expected = [KEEP, IGNORED, IGNORED, DROP, KEEP, IGNORED, IGNORED, DROP, DROP]
+    assert policy(scores, labels).actions.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("policy", "least"),
+    [
+        (FixedPolicy(FixedPolicyConfig(threshold=0.4), ["a"]), 0.4),
+        (FixedPolicy(FixedPolicyConfig(threshold=0.4, ignore_above=0.25), ["a"]), 0.25),
+        (FixedPolicy(FixedPolicyConfig(threshold=0.4, ignore_above=0), ["a"]), 0),
+        (PerClassPolicy(PerClassPolicyConfig(thresholds={"a": 0.25}), ["a", "b"]), 0.25),
+        (PerClassPolicy(PerClassPolicyConfig(thresholds={"a": 0.75}), ["a"]), 0.75),  # no class takes the other 0.5
+        (PerClassPolicy(PerClassPolicyConfig(thresholds={"a": 0.75}, ignore_above=0.5), ["a", "b"]), 0.25),
+        (AdaptivePolicy(AdaptivePolicyConfig(lowest=0.5, highest=0.5), ["a"]), 0.5),
+        (AdaptivePolicy(AdaptivePolicyConfig(lowest=0.5, highest=0.5, ignore_above=0.5), ["a"]), 0.25),
+        (SoftPolicy(SoftPolicyConfig(), ["a"]), 0),
+        (SoftPolicy(SoftPolicyConfig(threshold=0.125), ["a"]), 0.125),
+    ],
+)
+def test_below_the_least_score_nothing_is_decided(policy: PseudoLabelPolicy, least: float) -> None:
+    assert policy.least() == least
+    empty = ScoreStatistics.empty(len(policy.classes))
+    fitted, labels = policy.fit(empty, empty), np.arange(len(policy.classes))
+    assert (fitted(np.full(labels.shape, least, np.float32), labels).actions != DROP).any()
+    if least:
+        below = np.full(labels.shape, np.nextafter(np.float32(least), np.float32(0)), np.float32)
+        assert (fitted(below, labels).actions == DROP).all()
 
 
 def test_a_soft_label_weighs_as_its_score() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,13 @@ def finish(run: Path, name: str, result: dict[str, Any]) -> None:
     (run / name / "stage.json").write_text(json.dumps({"state": "finished", "result": result}))
 
 
-def summary_of(run: Path, config: RunConfig, *names: str) -> dict[str, Any]:
+def summary_of(run: Path, config: RunConfig, *names: str, nothing_kept: Sequence[str] = ()) -> dict[str, Any]:
     """Return the summary of models whose validation curves are `SCORES`."""
     for name in names:
         curve = SCORES[name]
         metric = {"name": "miou", "unit": "%"}
-        finish(run, name, {"images_seen": curve[-1][0], "training_seconds": 1.0, "metric": metric})
+        result = {"images_seen": curve[-1][0], "training_seconds": 1.0, "metric": metric, "nothing_kept": nothing_kept}
+        finish(run, name, result)
         lines = [
             json.dumps({"step": seen, "images_seen": seen, "validation": {"miou": score}}) for seen, score in curve
         ]
@@ -81,3 +83,21 @@ def test_a_teacher_alone_has_a_summary(tmp_path: Path, config: RunConfig) -> Non
     assert reached(summary) == {"teacher 0": 200}
     assert summary["labelling"]["images"] == 0
     assert "There is no student yet" in (tmp_path / "summary.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("nothing_kept", "told"),
+    [
+        ((), None),
+        (("b",), "Of b the policy kept nothing that the teacher saw. Train the teacher for longer, or lower"),
+        (("a", "b"), "The policy kept nothing that the teacher saw: the student was taught no pseudo label. Train"),
+    ],
+)
+def test_classes_of_which_nothing_was_kept_are_told(
+    tmp_path: Path, config: RunConfig, nothing_kept: tuple[str, ...], told: str | None
+) -> None:
+    summary = summary_of(tmp_path, config, "round-0/teacher", "round-1/student", nothing_kept=nothing_kept)
+    assert summary["labelling"]["nothing_kept"] == list(nothing_kept)
+    text = (tmp_path / "summary.md").read_text()
+    assert ("kept nothing" in text) == (told is not None)
+    assert told is None or f"- {told}" in text

@@ -13,7 +13,7 @@ from selftrain_core.testing.drawn import Drawn, main, spoilt
 from selftrain_core.testing.fakes import TinyBackbone, TinyBackboneConfig
 from selftrain_core.testing.golden import drawn_weights
 from selftrain_core.testing.samples import box_labels, picture, sample
-from selftrain_detection.config import DetectionConfig, HeadConfig, NeckConfig
+from selftrain_detection.config import BoxPredictionConfig, DetectionConfig, HeadConfig, NeckConfig
 from selftrain_detection.task import DetectionTask
 
 STEPS = 20
@@ -25,7 +25,12 @@ WITHOUT_BOXES = {(HUMAN, 2), (HUMAN, 9), (PSEUDO, 4), (PSEUDO, 9), (PSEUDO, 13)}
 CANVAS = (64, 96)
 SIZES = ((64, 96), (40, 96), (64, 33))
 TASK = DetectionTask(
-    DetectionConfig(head=HeadConfig(num_convs=1, channels=8), neck=NeckConfig(batch_norm=False), max_boxes=4),
+    DetectionConfig(
+        head=HeadConfig(num_convs=1, channels=8),
+        neck=NeckConfig(batch_norm=False),
+        max_boxes=4,
+        prediction=BoxPredictionConfig(max_detections=4),
+    ),
     ("nut", "bolt"),
 )
 POLICY = FixedDecision(0.5, 0.25)

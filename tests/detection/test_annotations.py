@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,7 @@ from PIL import Image
 from selftrain_core.data_source import Entry
 from selftrain_core.errors import DataError
 from selftrain_core.labels import IGNORE_LABEL, BoxLabels
-from selftrain_detection import json_stream
 from selftrain_detection.annotations import LEFT_OUT, ClassNames, RawBoxes, checked, size_of
-from selftrain_detection.json_stream import JsonStream
 from selftrain_detection.source_config import BoxSettings
 
 FILE = Path("labels.json")
@@ -99,8 +95,16 @@ def test_columns_follow_their_boxes() -> None:
 
 def test_no_crowds_and_no_areas_are_none() -> None:
     areas_N = np.array([NAN, 0.0, -4.0, INF])
-    labels, _ = read([[0, 0, 2, 2]] * 4, crowds_N=np.zeros(4, np.bool_), areas_N=areas_N)
+    labels, remarks = read([[0, 0, 2, 2]] * 4, crowds_N=np.zeros(4, np.bool_), areas_N=areas_N)
     assert (labels.crowds_N, labels.areas_N) == (None, None)
+    assert remarks == ["area 0 of box 1 is taken as that of its box, and so are 2 others"]
+
+
+@pytest.mark.parametrize(("area", "told"), [(NAN, None), (3.0, None), (-4.5, "-4.5"), (INF, "inf")])
+def test_an_area_that_is_none_is_told(area: float, told: str | None) -> None:
+    settings = BoxSettings(bad_boxes="drop")
+    _, remarks = read([[0, 0, 2, 2], [9, 9, 9, 9]], settings, areas_N=np.array([area, 0]))
+    assert remarks[1:] == ([] if told is None else [f"area {told} of box 0 is taken as that of its box"])
 
 
 def test_no_boxes_have_shapes_all_the_same() -> None:
@@ -129,10 +133,12 @@ def test_classes_are_matched_by_name() -> None:
 def test_a_class_that_the_run_lacks_is_explained_with_both_lists() -> None:
     error = ClassNames(["cat", "dog"], BoxSettings()).stranger(["dgo"], ["cat", "dgo", "x"], FILE, "line 3 is")
     assert str(error) == (
-        "labels.json: line 3 is of the class 'dgo', not among data.classes (did you mean 'dog'?); rename it by "
-        "classes_as: {dgo: dog}, leave it out by ignore_classes: [dgo], or add it to data.classes\n"
+        "labels.json: line 3 is of the class 'dgo', not among data.classes (did you mean 'dog'?); add it to "
+        "data.classes, leave it out by ignore_classes: [dgo], or rename it by classes_as: {dgo: dog}\n"
         "  its classes: cat, dgo, x\n  data.classes: cat, dog"
     )
+    far = ClassNames(["cat", "dog"], BoxSettings()).stranger(["kangaroo"], ["kangaroo"], FILE, "line 3 is")
+    assert "or rename it by classes_as: {kangaroo: NAME}" in str(far), "no class is offered that is not meant"
 
 
 @pytest.mark.parametrize("settings", [BoxSettings(), BoxSettings(ignore_classes=("ball",))])
@@ -200,63 +206,3 @@ def test_the_size_before_the_exif_rotation_is_explained(tmp_path: Path) -> None:
         DataError, match=r"30×20 pixels, but .* is 20×30 pixels .*; its boxes may be those of the image bef"
     ):
         size_of(turned, (20, 30), FILE)
-
-
-# --- long JSON ---
-
-
-class Dripping(io.StringIO):
-    """Gives a character at a time."""
-
-    def read(self, size: int | None = -1) -> str:
-        return super().read(min(size or 1, 1))
-
-
-def everything(stream: JsonStream) -> dict[str, Any]:
-    return {key: list(stream.items()) if stream.peek() == "[" else stream.value() for key in stream.members()}
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@pytest.mark.parametrize("kind", [io.StringIO, Dripping])
-@given(value=st.dictionaries(st.text(max_size=3), VALUES, max_size=4), indent=st.none() | st.just(2))
-def test_json_is_read_as_json_does(kind: Any, value: dict[str, Any], indent: int | None) -> None:
-    assert everything(JsonStream(kind(json.dumps(value, indent=indent) + " \n"))) == value
-
-
-def test_no_more_is_held_than_an_element(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_stream, "_CHUNK", 64)
-    stream = JsonStream(io.StringIO(json.dumps({"a": [[n] * 5 for n in range(10_000)]})))
-    assert next(stream.members()) == "a"
-    longest = max(len(stream._text) for _ in stream.items())
-    assert longest < 200
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", r"Expecting '\{', at character 1$"),
-        ("[1]", r"Expecting '\{', at character 1$"),
-        ('{"a": [1, 2', r"Expecting ',', at character 12$"),
-        ('{"a": [1 2]}', r"Expecting ',', at character 10$"),
-        ('{"a": [1, }]}', r"Expecting value, at character 11$"),
-        ('{"a": "x', r"Unterminated string starting at, at character 7$"),
-        ('{"a": 1} 2', r"there is more behind the end, at character 10$"),
-        ('{"a" 1}', r"Expecting ':', at character 6$"),
-        ("{a: 1}", r"Expecting property name enclosed in double quotes, at character 2$"),
-        ('{"a": ' + "[" * 100_000, r"at character \d+$"),
-        ('{"a": {"b": ' + "9" * 5000 + "}}", r"Exceeds the limit .*, at character 7$"),
-    ],
-    ids=range(11),
-)
-@pytest.mark.parametrize("kind", [io.StringIO, Dripping])
-def test_what_is_no_json_is_explained(kind: Any, text: str, message: str) -> None:
-    if kind is Dripping and len(text) > 1000:
-        text = text[:6] + text[6:].replace("[" * 1000, "[")  # a character at a time takes its time
-    with pytest.raises(ValueError, match=message):
-        everything(JsonStream(kind(text)))

@@ -1,5 +1,6 @@
 """From outputs to boxes in original pixels."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -136,6 +137,21 @@ def test_each_way_to_suppress() -> None:
         settings = config(suppression=name, iou_threshold=0.4, sigma=0.2, max_detections=80)
         assert_same(detect(Says(*outputs), batch, PLAIN, settings)[0], in_original(batch, 0, expected))
     assert len({str(found.scores_N.tolist()) for found in ways.values()}) == 4, "they differ"
+
+
+def test_tensorflows_soft_suppression_takes_nothing_out_unless_told() -> None:
+    """Of two boxes with an IoU of 0.6, hard suppression takes one out and either soft form lowers its score."""
+    anchors_A4 = torch.tensor([[10.0, 10, 30, 20], [15.0, 10, 35, 20]])
+    outputs = torch.tensor([[[3.0], [2.0]]]), torch.zeros(1, 2, 4), anchors_A4
+    found = {
+        name: detect(Says(*outputs), batch_of(1), PLAIN, config(suppression=name))[0].scores_N.tolist()
+        for name in ("nms", "soft_nms_tensorflow")
+    }
+    best, other = torch.tensor([3.0, 2.0]).sigmoid().tolist()
+    assert found["nms"] == pytest.approx([best])
+    assert found["soft_nms_tensorflow"] == pytest.approx([best, other * math.exp(-(0.6**2) / (2 * 0.3))])
+    told = config(suppression="soft_nms_tensorflow", iou_threshold=0.5)
+    assert len(detect(Says(*outputs), batch_of(1), PLAIN, told)[0].scores_N) == 1
 
 
 @pytest.mark.parametrize("view", [View(), View(flip=True), View(2.0), View(2.0, flip=True), View(1.4), View(3.1, True)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from selftrain_core.testing.samples import write_images
 from selftrain_detection.coco import CocoSource
 from selftrain_detection.source_config import CocoConfig
 
-CLASSES = ("cat", "dog")
+Make = Callable[..., CocoSource]
+Read = Callable[..., BoxLabels]
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 90, "name": "cat"}]
 IMAGES = [{"id": 5, "file_name": "a.png"}, {"id": 3, "file_name": "deep/b.png"}]
 DATA = Path(__file__).parents[3] / "shared/data"
@@ -27,25 +29,6 @@ def annotation(id_: Any = 1, image: Any = 5, box: Any = (1, 2, 3, 4), category: 
     return {"id": id_, "image_id": image, "category_id": category, "bbox": box, **more}
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_images(tmp_path / "images", ["a", "deep/b", "unlisted"], size=(20, 30))  # 20, 21, 22 high
-    return tmp_path
-
-
-def source(folder: Path, annotations: Any = (), classes: tuple[str, ...] = CLASSES, **settings: Any) -> CocoSource:
-    """Return the source over a file with these annotations, or over whatever else is given."""
-    content = annotations if isinstance(annotations, dict) else {"annotations": list(annotations)}
-    content = {"images": IMAGES, "categories": CATEGORIES, "annotations": [], **content}
-    file = folder / "instances.json"
-    file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
-    return CocoSource(CocoConfig(images=folder / "images", annotations=file, **settings), classes)
-
-
-def labels(made: CocoSource, id_: str = "a") -> BoxLabels:
-    return made.read_labels(next(entry for entry in made.scan() if entry.id == id_))
-
-
 def remarks(made: CocoSource, id_: str = "a") -> list[str]:
     return made.remarks(next(entry for entry in made.scan() if entry.id == id_))
 
@@ -53,7 +36,7 @@ def remarks(made: CocoSource, id_: str = "a") -> list[str]:
 # --- what is read ---
 
 
-def test_boxes_become_corners_and_categories_classes_by_name(folder: Path) -> None:
+def test_boxes_become_corners_and_categories_classes_by_name(folder: Path, source: Make, labels: Read) -> None:
     made = source(
         folder, [annotation(1, 5, [1, 2, 3, 4.5]), annotation(2, 3, [0, 0, 1, 1]), annotation(4, 5, category=90)]
     )
@@ -65,14 +48,14 @@ def test_boxes_become_corners_and_categories_classes_by_name(folder: Path) -> No
     assert made.remarks(None) == remarks(made) == []
 
 
-def test_corners_are_computed_in_double_precision(folder: Path) -> None:
+def test_corners_are_computed_in_double_precision(folder: Path, source: Make, labels: Read) -> None:
     found = labels(source(folder, [annotation(box=[0.1, 0.2, 10.7, 9.9])]))
     assert found.boxes_N4.tolist() == [
         [np.float32(0.1), np.float32(0.2), np.float32(0.1 + 10.7), np.float32(0.2 + 9.9)]
     ]
 
 
-def test_crowds_areas_scores_and_segmentations(folder: Path) -> None:
+def test_crowds_areas_scores_and_segmentations(folder: Path, source: Make, labels: Read) -> None:
     rle = {"counts": [0, 600], "size": [20, 30]}
     found = labels(
         source(
@@ -87,7 +70,7 @@ def test_crowds_areas_scores_and_segmentations(folder: Path) -> None:
     assert (found.crowds_N.tolist(), found.areas_N.tolist(), found.scores_N) == ([True, False], [9.5, 12], None)
 
 
-def test_regions_to_ignore_come_last(folder: Path) -> None:
+def test_regions_to_ignore_come_last(folder: Path, source: Make, labels: Read) -> None:
     images = [{**IMAGES[0], "ignore_regions": [[0, 0, 5, 5], [9, 9, 99, 2]]}, IMAGES[1]]
     made = source(folder, {"images": images, "annotations": [annotation(area=3)]})
     found = labels(made)
@@ -98,7 +81,7 @@ def test_regions_to_ignore_come_last(folder: Path) -> None:
     assert told.startswith("the ignore region [9, 9, 99, 2] (x, y, width, height) sticks out of the image, 30×20 pix")
 
 
-def test_ids_may_be_texts_and_whole_floats_and_sparse(folder: Path) -> None:
+def test_ids_may_be_texts_and_whole_floats_and_sparse(folder: Path, source: Make, labels: Read) -> None:
     images = [{"id": "x/1", "file_name": "a.png"}, {"id": -(2**60), "file_name": "./deep//b.png"}]
     categories = [{"id": "k", "name": "dog"}, {"id": 0, "name": "cat"}]
     annotations = [annotation("n", "x/1", category=0.0), annotation(2.0, -(2**60), category="k")]
@@ -106,7 +89,7 @@ def test_ids_may_be_texts_and_whole_floats_and_sparse(folder: Path) -> None:
     assert [(labels(made, id_).labels_N.tolist()) for id_ in ("a", "deep/b")] == [[0], [1]]
 
 
-def test_the_json_needs_nothing_but_what_is_used_in_any_order(folder: Path) -> None:
+def test_the_json_needs_nothing_but_what_is_used_in_any_order(folder: Path, source: Make, labels: Read) -> None:
     made = source(folder)
     content = {
         "licenses": [],
@@ -119,7 +102,7 @@ def test_the_json_needs_nothing_but_what_is_used_in_any_order(folder: Path) -> N
     assert labels(made).boxes_N4.tolist() == [[1, 2, 4, 6]]
 
 
-def test_images_come_in_the_order_of_their_ids_and_unlisted_ones_do_not(folder: Path) -> None:
+def test_images_come_in_the_order_of_their_ids_and_unlisted_ones_do_not(folder: Path, source: Make) -> None:
     write_images(folder / "images", ["B", "é"])
     images = [{"id": n, "file_name": f"{name}.png"} for n, name in enumerate(["é", "deep/b", "a", "B"])]
     entries = list(source(folder, {"images": images}).scan())
@@ -129,12 +112,12 @@ def test_images_come_in_the_order_of_their_ids_and_unlisted_ones_do_not(folder: 
 
 
 @pytest.mark.parametrize("lines", [["deep/b", "a"], ["deep/b.png", "a.png"]])
-def test_a_list_chooses_and_orders(folder: Path, lines: list[str]) -> None:
+def test_a_list_chooses_and_orders(folder: Path, lines: list[str], source: Make) -> None:
     (folder / "list.txt").write_text("\n".join(lines))
     assert [entry.id for entry in source(folder, list=folder / "list.txt").scan()] == ["deep/b", "a"]
 
 
-def test_classes_may_be_renamed_and_left_out(folder: Path) -> None:
+def test_classes_may_be_renamed_and_left_out(folder: Path, source: Make, labels: Read) -> None:
     made = source(
         folder,
         [annotation(1), annotation(2, category=90)],
@@ -146,18 +129,18 @@ def test_classes_may_be_renamed_and_left_out(folder: Path) -> None:
     assert remarks(made) == [], "what the settings ask for needs no word"
 
 
-def test_categories_without_boxes_need_no_class(folder: Path) -> None:
+def test_categories_without_boxes_need_no_class(folder: Path, source: Make, labels: Read) -> None:
     assert labels(source(folder, [annotation()], ("dog", "bird"))).labels_N.tolist() == [0]
 
 
-def test_1500_boxes_keep_their_order(folder: Path) -> None:
+def test_1500_boxes_keep_their_order(folder: Path, source: Make, labels: Read) -> None:
     boxes = [[n % 29, n % 19, 1, 0.5 + n / 3000] for n in range(1500)]
     found = labels(source(folder, [annotation(n, box=box) for n, box in enumerate(boxes)]))
     expected = np.array([[x, y, x + w, y + h] for x, y, w, h in boxes], np.float32)
     np.testing.assert_array_equal(found.boxes_N4, expected)
 
 
-def test_pickles_as_arrays_and_reads_no_file_twice(folder: Path) -> None:
+def test_pickles_as_arrays_and_reads_no_file_twice(folder: Path, source: Make, labels: Read) -> None:
     made = source(folder, [annotation(n, 5 - 2 * (n % 2)) for n in range(2000)])
     assert len(labels(made)) == 1000
     entry = next(made.scan())
@@ -167,10 +150,26 @@ def test_pickles_as_arrays_and_reads_no_file_twice(folder: Path) -> None:
     assert len(pickle.dumps(made)) < 2000 * 80
 
 
+@pytest.mark.parametrize("id_", ["a", "a.png", "x", "x" * 1000, "deep/b", "é", ""])
+def test_rows_are_found_without_converting_the_table(
+    folder: Path, id_: str, monkeypatch: pytest.MonkeyPatch, source: Make
+) -> None:
+    table = source(folder)._table
+    searched = []
+
+    def search(values: Any, wanted: Any) -> Any:
+        searched.append(wanted.dtype == values.dtype)
+        return np.ndarray.searchsorted(values, wanted)
+
+    monkeypatch.setattr(np, "searchsorted", search)
+    assert table.row(id_) == {"a": 0, "deep/b": 1}.get(id_)
+    assert searched == ([True] if len(id_.encode()) <= len("deep/b") else [])
+
+
 # --- images without annotations ---
 
 
-def test_images_without_annotations(folder: Path) -> None:
+def test_images_without_annotations(folder: Path, source: Make, labels: Read) -> None:
     assert len(labels(source(folder, [annotation()]), "deep/b")) == 0
     skips = source(folder, [annotation()], unannotated="skip")
     assert [entry.id for entry in skips.scan()] == ["a"]
@@ -182,7 +181,7 @@ def test_images_without_annotations(folder: Path) -> None:
         labels(refuses, "deep/b")
 
 
-def test_an_image_whose_boxes_are_left_out_or_regions_is_annotated(folder: Path) -> None:
+def test_an_image_whose_boxes_are_left_out_or_regions_is_annotated(folder: Path, source: Make) -> None:
     images = [IMAGES[0], {**IMAGES[1], "ignore_regions": [[0, 0, 5, 5]]}]
     content = {"images": images, "annotations": [annotation(category=90)]}
     made = source(folder, content, unannotated="skip", ignore_classes=("cat",))
@@ -209,7 +208,7 @@ def test_an_image_whose_boxes_are_left_out_or_regions_is_annotated(folder: Path)
         (None, r"None .* is not made of four"),
     ],
 )
-def test_bad_boxes_are_refused_or_left_out(folder: Path, box: Any, message: str) -> None:
+def test_bad_boxes_are_refused_or_left_out(folder: Path, box: Any, message: str, source: Make, labels: Read) -> None:
     annotations = [annotation(9, 3), annotation(1, box=box), annotation(2), annotation(3, category=90)]
     with pytest.raises(DataError, match=rf"instances\.json: .*{message}"):
         labels(source(folder, annotations))
@@ -220,11 +219,11 @@ def test_bad_boxes_are_refused_or_left_out(folder: Path, box: Any, message: str)
     assert remarks(drops, "deep/b") == []
 
 
-def test_a_bad_box_of_another_image_does_not_matter(folder: Path) -> None:
+def test_a_bad_box_of_another_image_does_not_matter(folder: Path, source: Make, labels: Read) -> None:
     assert len(labels(source(folder, [annotation(1, 3, [0, 0, 0, 0]), annotation(2)]))) == 1
 
 
-def test_annotations_of_images_that_are_not_there(folder: Path) -> None:
+def test_annotations_of_images_that_are_not_there(folder: Path, source: Make, labels: Read) -> None:
     annotations = [annotation(4, 11), annotation(5), annotation(6, 12)]
     message = (
         r"instances\.json: annotation 4 is of the image 11, which 'images' does not hold \(2 annotations are of such "
@@ -238,7 +237,7 @@ def test_annotations_of_images_that_are_not_there(folder: Path) -> None:
     assert told.endswith("and is left out (2 annotations are of such images)")
 
 
-def test_numbers_and_texts_are_two_kinds_of_ids(folder: Path) -> None:
+def test_numbers_and_texts_are_two_kinds_of_ids(folder: Path, source: Make) -> None:
     with pytest.raises(
         DataError, match=r"of the image '5', which .*; there is 5, which is another id: write both as numb"
     ):

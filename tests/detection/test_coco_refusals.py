@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +11,16 @@ from PIL import Image
 
 from selftrain_core.errors import DataError
 from selftrain_core.labels import BoxLabels
-from selftrain_core.testing.samples import write_images
 from selftrain_detection.coco import CocoSource
 from selftrain_detection.source_config import CocoConfig
 
-CLASSES = ("cat", "dog")
-CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 90, "name": "cat"}]
-IMAGES = [{"id": 5, "file_name": "a.png"}, {"id": 3, "file_name": "deep/b.png"}]
+Make = Callable[..., CocoSource]
+Read = Callable[..., BoxLabels]
+IMAGE = {"id": 5, "file_name": "a.png"}
 
 
 def annotation(id_: Any = 1, image: Any = 5, box: Any = (1, 2, 3, 4), category: Any = 7, **more: Any) -> dict[str, Any]:
     return {"id": id_, "image_id": image, "category_id": category, "bbox": box, **more}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_images(tmp_path / "images", ["a", "deep/b", "unlisted"], size=(20, 30))  # 20, 21, 22 high
-    return tmp_path
-
-
-def source(folder: Path, annotations: Any = (), classes: tuple[str, ...] = CLASSES, **settings: Any) -> CocoSource:
-    """Return the source over a file with these annotations, or over whatever else is given."""
-    content = annotations if isinstance(annotations, dict) else {"annotations": list(annotations)}
-    content = {"images": IMAGES, "categories": CATEGORIES, "annotations": [], **content}
-    file = folder / "instances.json"
-    file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
-    return CocoSource(CocoConfig(images=folder / "images", annotations=file, **settings), classes)
-
-
-def labels(made: CocoSource, id_: str = "a") -> BoxLabels:
-    return made.read_labels(next(entry for entry in made.scan() if entry.id == id_))
 
 
 # --- files that contradict themselves ---
@@ -114,15 +94,18 @@ NEEDS = (
         ({"images": [{"id": 1, "file_name": "a\0.png"}]}, r"the file_name 'a\\x00\.png', which is no path"),
         ({"images": [{"id": 1, "file_name": "\ud800.png"}]}, r"the file_name '\\ud800\.png', which is no path"),
         ({"images": [{"id": 1, "file_name": 3}]}, "the file_name 3, which is no path"),
+        ({"images": [{"id": 1, "file_name": "x" * 256}]}, r"images\[0\] \(id 1\) has the file_name 'x+'… of 256 char"),
         (
-            {"images": [{**IMAGES[0], "width": 30.5}]},
+            {"images": [{**IMAGE, "width": 30.5}]},
             r"images\[0\] \(id 5\) has the width 30\.5, which is no whole number",
         ),
-        ({"images": [{**IMAGES[0], "height": "20"}]}, "has the height '20', which is no whole number"),
-        ({"images": [{**IMAGES[0], "ignore_regions": 3}]}, "has ignore_regions 3, which is no list of boxes"),
+        ({"images": [{**IMAGE, "height": "20"}]}, "has the height '20', which is no whole number"),
+        ({"images": [{**IMAGE, "ignore_regions": 3}]}, "has ignore_regions 3, which is no list of boxes"),
     ],
 )
-def test_files_that_cannot_be_used_are_explained(folder: Path, content: dict[str, Any], message: str) -> None:
+def test_files_that_cannot_be_used_are_explained(
+    folder: Path, content: dict[str, Any], message: str, source: Make
+) -> None:
     with pytest.raises(DataError, match=rf"instances\.json.*{message}"):
         list(source(folder, content).scan())
 
@@ -133,11 +116,12 @@ def test_files_that_cannot_be_used_are_explained(folder: Path, content: dict[str
         (None, r"the annotations .*instances\.json cannot be read: No such file"),
         (b"", r"cannot be read: it is no JSON \(Expecting '\{', at character 1\)"),
         (b'{"images": [{"id": 1, ', r"it is no JSON \(Expecting property name .*, at character \d+\)"),
+        (b'{"images": ' + b"[" * 100_000, r"it is no JSON \(maximum recursion depth exceeded"),
         (b"\xff\xfe{}", r"cannot be read: it is no text in UTF-8"),
         (b'[{"image_id": 1, "score": 0.5}]', "it is a list, as a file of results is" + NEEDS),
     ],
 )
-def test_unreadable_files_are_explained(folder: Path, content: bytes | None, message: str) -> None:
+def test_unreadable_files_are_explained(folder: Path, content: bytes | None, message: str, source: Make) -> None:
     made = source(folder)
     made.config.annotations.unlink()
     if content is not None:
@@ -146,7 +130,7 @@ def test_unreadable_files_are_explained(folder: Path, content: bytes | None, mes
         list(made.scan())
 
 
-def test_classes_that_the_run_lacks_are_explained_with_both_lists(folder: Path) -> None:
+def test_classes_that_the_run_lacks_are_explained_with_both_lists(folder: Path, source: Make) -> None:
     annotations = [annotation(1), annotation(2, category=90)]
     with pytest.raises(DataError) as error:
         list(source(folder, annotations, ("dog", "cats")).scan())
@@ -161,7 +145,7 @@ def test_classes_that_the_run_lacks_are_explained_with_both_lists(folder: Path) 
 
 
 def test_a_missing_folder_is_explained(folder: Path) -> None:
-    made = CocoSource(CocoConfig(images=folder / "imags", annotations=folder / "x.json"), CLASSES)
+    made = CocoSource(CocoConfig(images=folder / "imags", annotations=folder / "x.json"), ("cat", "dog"))
     with pytest.raises(DataError, match=r"the image folder .*imags does not exist"):
         list(made.scan())
 
@@ -172,10 +156,11 @@ def test_a_missing_folder_is_explained(folder: Path) -> None:
         ("gone.png", r"instances\.json lists the image 'gone\.png', but .*images holds no such file$"),
         ("images/a.png", "it is below .*: set images to that$"),
         ("train/a.png", r"there is 'a\.png': a file_name is the path below the folder$"),
+        ("é" * 200, "holds no such file$"),  # 400 bytes are too many for most file systems
         ("deep\\b.png", r"write its folders with / in place of \\$"),
     ],
 )
-def test_a_missing_image_is_explained(folder: Path, name: str, message: str) -> None:
+def test_a_missing_image_is_explained(folder: Path, name: str, message: str, source: Make) -> None:
     with pytest.raises(DataError, match=message):
         list(source(folder, {"images": [{"id": 1, "file_name": name}]}).scan())
 
@@ -193,34 +178,34 @@ def test_a_missing_image_is_explained(folder: Path, name: str, message: str) -> 
         ("a\na.png", r"list\.txt names 'a' twice, once as 'a\.png'"),
     ],
 )
-def test_lists_of_other_images_are_explained(folder: Path, lines: str, message: str) -> None:
+def test_lists_of_other_images_are_explained(folder: Path, lines: str, message: str, source: Make) -> None:
     (folder / "list.txt").write_text(lines)
     with pytest.raises(DataError, match=message):
         list(source(folder, list=folder / "list.txt").scan())
 
 
-def test_another_size_is_explained(folder: Path) -> None:
-    right = source(folder, {"images": [{**IMAGES[0], "width": 30.0, "height": 20}]})
+def test_another_size_is_explained(folder: Path, source: Make, labels: Read) -> None:
+    right = source(folder, {"images": [{**IMAGE, "width": 30.0, "height": 20}]})
     assert len(labels(right)) == 0
-    wrong = source(folder, {"images": [{**IMAGES[0], "width": 60, "height": 40}]})
+    wrong = source(folder, {"images": [{**IMAGE, "width": 60, "height": 40}]})
     with pytest.raises(DataError, match=r"instances\.json says that 'a' is 60×40 pixels, but .*a\.png is 30×20 pixels"):
         labels(wrong)
 
 
-def test_boxes_belong_to_the_turned_image(folder: Path) -> None:
+def test_boxes_belong_to_the_turned_image(folder: Path, source: Make, labels: Read) -> None:
     exif = Image.Exif()
     exif[274] = 6
     Image.new("RGB", (30, 20)).save(folder / "images/a.png", exif=exif)
-    upright = {"images": [{**IMAGES[0], "width": 20, "height": 30}], "annotations": [annotation(box=[0, 25, 20, 5])]}
+    upright = {"images": [{**IMAGE, "width": 20, "height": 30}], "annotations": [annotation(box=[0, 25, 20, 5])]}
     assert labels(source(folder, upright)).boxes_N4.tolist() == [[0, 25, 20, 30]]
-    lying = {"images": [{**IMAGES[0], "width": 30, "height": 20}]}
+    lying = {"images": [{**IMAGE, "width": 30, "height": 20}]}
     with pytest.raises(
         DataError, match=r"30×20 pixels, but .* is 20×30 .*may be those of the image before its EXIF rotati"
     ):
         labels(source(folder, lying))
 
 
-def test_an_image_that_is_not_listed_has_no_labels(folder: Path) -> None:
+def test_an_image_that_is_not_listed_has_no_labels(folder: Path, source: Make) -> None:
     made = source(folder)
     entry = next(made.scan())
     with pytest.raises(DataError, match=r"instances\.json does not list the image 'z'"):

@@ -9,7 +9,10 @@ import pytest
 
 from selftrain_core.errors import DataError
 from selftrain_core.labels import IGNORE_LABEL, BoxLabels
+from selftrain_core.testing.samples import write_images
+from selftrain_detection.coco import CocoSource
 from selftrain_detection.correcting import CORRECTING, ids_in_file, is_changed, said
+from selftrain_detection.source_config import CocoConfig
 
 BOXES = [[1, 2, 11, 12], [1, 2, 11, 12], [20.123456, 2, 30, 12]]
 
@@ -20,7 +23,12 @@ def labels(boxes: Any = BOXES, classes: Any = (0, 1, 1)) -> BoxLabels:
 
 def test_what_is_said_of_boxes_is_plain() -> None:
     known = said(labels([*BOXES, [0, 0, 5, 5]], (0, 1, 1, IGNORE_LABEL)))
-    assert known == [[0, 1, 2, 11, 12], [1, 1, 2, 11, 12], [1, 20.12, 2, 30, 12]]
+    assert known == [
+        [0, 1, 2, 11, 12, 0],
+        [1, 1, 2, 11, 12, 0],
+        [1, 20.12, 2, 30, 12, 0],
+        [IGNORE_LABEL, 0, 0, 5, 5, 0],
+    ]
     assert json.loads(json.dumps(known)) == known
     assert said(labels([], [])) == []
 
@@ -48,7 +56,52 @@ def test_nothing_has_changed_where_nothing_is() -> None:
     assert is_changed(labels(), [])
 
 
-@pytest.mark.parametrize("before", ["text", {"a": 1}, [[1, 2]], [1, [2]]])
+REGIONS = [[0.0, 0, 5, 5], [6, 6, 4, 4]]
+"""x, y, width, height."""
+
+
+def corrected(folder: Path, regions: Any, **more: Any) -> BoxLabels:
+    """Return the labels of 'a' from a file with a box and these regions; None leaves out their key."""
+    write_images(folder / "images", ["a"], size=(20, 30))
+    keys = {} if regions is None else {"ignore_regions": regions}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], **more}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", **keys}],
+        "annotations": [box],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (folder / "f.json").write_text(json.dumps(content))
+    made = CocoSource(CocoConfig(images=folder / "images", annotations=folder / "f.json"), ("cat",))
+    return made.read_labels(next(made.scan()))
+
+
+@pytest.mark.parametrize(
+    ("regions", "more", "changed"),
+    [
+        (REGIONS, {}, False),
+        (REGIONS[::-1], {}, False),
+        (REGIONS[:1], {}, True),
+        ([], {}, True),
+        ([*REGIONS, [9, 9, 2, 2]], {}, True),
+        ([REGIONS[0], [6, 6, 4, 5.5]], {}, True),
+        (None, {}, False),
+        (REGIONS, {"iscrowd": 1}, True),
+        (None, {"iscrowd": 1}, True),
+        (None, {"bbox": [1, 2, 3, 6]}, True),
+    ],
+)
+def test_regions_and_crowds_have_changed(tmp_path: Path, regions: Any, more: Any, changed: bool) -> None:
+    before = said(corrected(tmp_path, REGIONS))
+    assert is_changed(corrected(tmp_path, regions, **more), json.loads(json.dumps(before))) == changed
+
+
+def test_the_first_region_of_all_is_a_change(tmp_path: Path) -> None:
+    before = said(corrected(tmp_path, None))
+    assert is_changed(corrected(tmp_path, REGIONS[:1]), before)
+    assert not is_changed(corrected(tmp_path, None), before)
+
+
+@pytest.mark.parametrize("before", ["text", {"a": 1}, [[1, 2]], [1, [2]], [[0, 1, 2, 3, 4]] * 6, None])
 def test_what_was_not_said_is_refused(before: Any) -> None:
     with pytest.raises(ValueError):
         is_changed(labels(), before)

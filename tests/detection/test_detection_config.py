@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from selftrain_detection.config import AnchorConfig, DetectionConfig
+from selftrain_detection.config import AnchorConfig, BoxPredictionConfig, DetectionConfig
 
 
 def test_the_paper_is_a_setting() -> None:
@@ -35,6 +35,12 @@ def test_the_paper_is_a_setting() -> None:
             {"anchors": {"ratios": [1, 0.5, 1]}},
             r"ratios are \[1.0, 0.5, 1.0\]; each is wanted once, for two are the same anchors twice",
         ),
+        (
+            {"max_boxes": 60, "prediction": {"max_detections": 61}},
+            "max_detections is 61 and max_boxes 60: .* taught; lower prediction.max_detections or raise max_boxes",
+        ),
+        ({"max_boxes": 99}, "prediction.max_detections is 100 and max_boxes 99"),
+        ({"head": {"batch_norm_momentum": 0}}, "greater than 0"),
         ({"anchors": {"ratios": []}}, "at least 1 item"),
         ({"head": {"chanels": 3}}, r"has no key 'chanels' \(did you mean 'channels'\?\)"),
         ({"head": {"prior": 0}}, "greater than 0"),
@@ -47,6 +53,23 @@ def test_the_paper_is_a_setting() -> None:
 def test_what_cannot_be_is_explained(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DetectionConfig.model_validate(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "iou"),
+    [
+        ({}, 0.5),
+        ({"suppression": "soft_nms_tensorflow"}, 1.0),
+        ({"suppression": "soft_nms_tensorflow", "iou_threshold": 0.7}, 0.7),
+        ({"iou_threshold": 0.6}, 0.6),
+    ],
+)
+def test_the_threshold_hangs_on_the_suppression(settings: dict[str, Any], iou: float) -> None:
+    assert BoxPredictionConfig.model_validate(settings).hard_iou == iou
+
+
+def test_as_many_detections_as_boxes_are_allowed() -> None:
+    assert DetectionConfig.model_validate({"max_boxes": 7, "prediction": {"max_detections": 7}}).max_boxes == 7
 
 
 def test_anchors_are_counted() -> None:

@@ -1,6 +1,6 @@
 """Which anchor is to predict which box, against loops over images, anchors and boxes."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selftrain_core.testing.samples import draws
+from selftrain_augment.config import S1Config
+from selftrain_augment.s1 import AugmentS1
+from selftrain_core.batch import Targets, float_images
+from selftrain_core.testing.samples import draws, object_batch
 from selftrain_detection.anchors import Anchors
+from selftrain_detection.boxes import areas, clip, intersections
 from selftrain_detection.config import AnchorConfig, MatchingConfig
 from selftrain_detection.matching import Matches, match
 
@@ -46,20 +50,37 @@ def slow(rows: list[Row], anchors: NDArray[np.float32], config: MatchingConfig) 
         if iou[number, best] > 0 and (rival is None or iou[number, best] > iou[rival, best]):
             forced[best] = number
     found = []
+    hidden = behind_regions(
+        [box for box, (_, label, _) in zip(boxes, rows, strict=True) if label == -2], anchors, config
+    )
     for place, anchor in enumerate(anchors):
         best_box = max(real, key=lambda number: (iou[number, place], -number), default=None)
         highest = iou[best_box, place] if best_box is not None else np.float32(-1)
         owner = forced.get(place, best_box if highest >= np.float32(config.positive_iou) else None)
-        in_region = any(
-            label == -2 and shared(box, anchor) >= np.float32(0.5) * area(anchor)
-            for box, (_, label, _) in zip(boxes, rows, strict=True)
-        )
         if owner is not None:
             found.append((rows[owner][1], boxes[owner].tolist(), rows[owner][2]))
-        elif in_region or highest >= np.float32(config.negative_iou):
+        elif place in hidden or highest >= np.float32(config.negative_iou):
             found.append((-2, anchor.tolist(), 0.0))
         else:
             found.append((-1, anchor.tolist(), 1.0))
+    return found
+
+
+def behind_regions(regions: list[Any], anchors: NDArray[np.float32], config: MatchingConfig) -> set[int]:
+    """Return the places of the anchors that have no loss for a region, unless they predict something."""
+    found = set()
+    for region in regions:
+        best, best_place = np.float32(0), None
+        for place, (x0, y0, x1, y1) in enumerate(anchors):
+            both = shared(region, anchors[place])
+            shown = area(np.array([max(x0, 0), max(y0, 0), min(x1, CANVAS[1]), min(y1, CANVAS[0])], np.float32))
+            union = (area(region) + area(anchors[place])) - both
+            if both > 0 and (both / shown >= 0.5 or both / union >= np.float32(config.negative_iou)):
+                found.add(place)
+            if both / union > best:
+                best, best_place = both / union, place
+        if best_place is not None and config.force_match:
+            found.add(best_place)
     return found
 
 
@@ -74,7 +95,7 @@ def tensors(images: list[list[Row]], num_boxes: int) -> tuple[Tensor, Tensor, Te
 
 
 def matched(images: list[list[Row]], config: MatchingConfig, num_boxes: int = 8, **anchors: Any) -> Matches:
-    return match(*tensors(images, num_boxes), Anchors(AnchorConfig(**anchors))(CANVAS), config)
+    return match(*tensors(images, num_boxes), Anchors(AnchorConfig(**anchors))(CANVAS), CANVAS, config)
 
 
 def assert_as_slow(images: list[list[Row]], config: MatchingConfig, **anchors: Any) -> Matches:
@@ -184,17 +205,103 @@ def test_thresholds_are_reached_by_what_equals_them() -> None:
 
 
 def test_a_region_takes_negatives_and_leaves_positives() -> None:
-    region: Row = ([0.0, 0.0, 48.0, 64.0], -2, 1.0)
+    region: Row = ([0.0, 0.0, 44.0, 64.0], -2, 1.0)
     thing: Row = ([4.0, 4.0, 36.0, 36.0], 3, 1.0)
     found = assert_as_slow([[region, thing], [thing]], MatchingConfig())
     with_region, without = found.label_BA
     assert torch.equal(with_region >= 0, without >= 0)
     anchors_A4 = Anchors(AnchorConfig())(CANVAS)
-    ignored_M4 = anchors_A4[with_region == -2]
-    inside_M = ((ignored_M4[:, 0] + ignored_M4[:, 2]) / 2 <= 48).float()
-    assert len(ignored_M4) > 100 and inside_M.all()
-    # The anchors of the coarsest level hold the region and much more.
+    ignored_M4 = clip(anchors_A4[with_region == -2], *CANVAS)
+    assert len(ignored_M4) > 100
+    assert ((ignored_M4[:, 0] + ignored_M4[:, 2]) / 2 <= 44).all()
+    # The anchors of the coarsest level hold the canvas, of which the region is less than half.
     assert (with_region[-9:] == -1).all()
+
+
+side = st.one_of(st.floats(4, 20, width=32), st.floats(1, 96, width=32))
+
+
+@pytest.mark.parametrize(
+    "config", [MatchingConfig(), BAND, MatchingConfig(positive_iou=0.6, negative_iou=0.4, force_match=False)]
+)
+@given(x=st.floats(0, 94, width=32), y=st.floats(0, 62, width=32), width=side, height=side)
+@settings(max_examples=60, deadline=None)
+def test_an_anchor_of_a_lone_box_is_no_negative_of_it_as_a_region(
+    config: MatchingConfig, x: float, y: float, width: float, height: float
+) -> None:
+    corners = [x, y, min(x + width, 96.0), min(y + height, 64.0)]
+    thing, region = matched([[(corners, 0, 1.0)], [(corners, -2, 1.0)]], config).label_BA
+    assert (thing >= 0).any() or not config.force_match
+    assert (region[thing != -1] == -2).all()
+
+
+def test_a_small_region_has_an_anchor_without_loss() -> None:
+    """It fills half of none: the anchor is the one that would predict an object of its size."""
+    rows: list[Row] = [([33.0, 17.0, 36.0, 20.0], -2, 1.0)]
+    found = assert_as_slow([rows], MatchingConfig())
+    assert (found.label_BA == -2).sum() == 1
+    assert (matched([rows], MatchingConfig(force_match=False)).label_BA == -1).all()
+
+
+def test_an_object_keeps_the_anchor_that_a_region_would_have_too() -> None:
+    region: Row = ([10.0, 10.0, 15.0, 15.0], -2, 1.0)
+    smaller: Row = ([11.0, 11.0, 14.0, 14.0], 2, 0.5)
+    alone = assert_as_slow([[region]], MatchingConfig(), num_scales=1)
+    both = assert_as_slow([[region, smaller], [smaller, region]], MatchingConfig(), num_scales=1)
+    (place,) = (alone.label_BA[0] == -2).nonzero()
+    assert both.label_BA[:, place].flatten().tolist() == [2, 2]
+    assert both.weight_BA[:, place].flatten().tolist() == [0.5, 0.5]
+
+
+def test_at_the_border_the_part_on_the_canvas_counts() -> None:
+    """A strip 7 pixels wide: of the first column's anchors, which begin 12 pixels outside, the canvas shows 20."""
+    anchors: dict[str, Any] = {"num_scales": 1, "ratios": (1.0,)}
+    strip: Row = ([0.0, 0.0, 7.0, 64.0], -2, 1.0)
+    wider: Row = ([0.0, 0.0, 10.0, 64.0], -2, 1.0)
+    narrow, wide = assert_as_slow([[strip], [wider]], MatchingConfig(force_match=False), **anchors).label_BA
+    first_column = wide[: 8 * 12].reshape(8, 12)[:, 0]
+    assert (first_column == -2).all()  # 10 of 20 pixels, though 10 of 32
+    assert (narrow == -1).all()
+
+
+def test_an_anchor_outside_the_canvas_is_in_no_region() -> None:
+    rows: list[Row] = [([0.0, 0.0, 31.0, 31.0], -2, 1.0)]
+    canvas = (32, 32)
+    anchors_A4 = Anchors(AnchorConfig(size=0.25, num_scales=1, ratios=(1.0,)))(canvas)
+    found = match(*tensors([rows], 1), anchors_A4, canvas, MatchingConfig(force_match=False))
+    assert anchors_A4[-1].tolist() == [48, 48, 80, 80]
+    assert found.label_BA[0, -1] == -1
+    assert found.label_BA[0, 0] == -2
+
+
+def test_what_the_crop_leaves_of_an_object_is_no_background() -> None:
+    """Augment-S1 moves an object all but out of the picture; the anchors that would predict the rest have no loss."""
+    height, width = canvas = (64, 96)
+    seen = 0
+    for number in range(40):
+        batch = object_batch(1, canvas)
+        x = 1.0 + 4 * (number % 10)
+        boxes_BN4 = torch.tensor([[[x, 20.0, x + 50, 60.0]]])
+        targets = Targets(
+            boxes_BN4=boxes_BN4, label_BN=torch.zeros(1, 1).long(), weight_BN=torch.ones(1, 1),
+            canvas_B2=torch.tensor([canvas]),
+        )  # fmt: skip
+        batch = replace(batch, image_B3HW=float_images(batch.image_B3HW), targets=targets)
+        augment = AugmentS1(S1Config(scale_min=2.0, scale_max=3.0, min_visibility=0.4))
+        after = augment(batch, torch.tensor([1000 + number])).targets
+        assert after.boxes_BN4 is not None and after.label_BN is not None and after.weight_BN is not None
+        if after.label_BN.item() != -2:
+            continue
+        seen += 1
+        anchors_A4 = Anchors(AnchorConfig())(canvas)
+        arguments = (after.boxes_BN4, after.weight_BN, anchors_A4)
+        region = match(arguments[0], after.label_BN, *arguments[1:], canvas, MatchingConfig()).label_BA
+        thing = match(arguments[0], torch.zeros(1, 1).long(), *arguments[1:], canvas, MatchingConfig()).label_BA
+        assert (thing >= 0).any() and (region[thing >= 0] == -2).all()
+        shown_A4 = clip(anchors_A4, height, width)
+        inside_A = intersections(after.boxes_BN4[0], anchors_A4)[0] >= 0.5 * areas(shown_A4)
+        assert (region[0, inside_A] == -2).all()
+    assert seen > 4
 
 
 def test_the_order_of_the_padding_does_not_matter() -> None:
@@ -212,9 +319,9 @@ def test_an_image_does_not_change_another() -> None:
     label_BN = (draws((4, 6), 3) * 8).long() - 3
     weight_BN = draws((4, 6), 4)
     anchors_A4 = Anchors(AnchorConfig())(CANVAS)
-    whole = match(boxes_BN4, label_BN, weight_BN, anchors_A4, BAND)
+    whole = match(boxes_BN4, label_BN, weight_BN, anchors_A4, CANVAS, BAND)
     for chosen in ([0], [3, 1], [2]):
-        part = match(boxes_BN4[chosen], label_BN[chosen], weight_BN[chosen], anchors_A4, BAND)
+        part = match(boxes_BN4[chosen], label_BN[chosen], weight_BN[chosen], anchors_A4, CANVAS, BAND)
         for field in fields(Matches):
             assert torch.equal(getattr(part, field.name), getattr(whole, field.name)[chosen])
 

@@ -143,6 +143,13 @@ def test_the_settings_are_used() -> None:
     assert {part.out_channels for part in model.neck.modules() if isinstance(part, nn.Conv2d)} == {12}
 
 
+def test_the_batch_norm_of_head_and_neck_is_as_set() -> None:
+    model = build(tiny(), head={"num_convs": 1, "batch_norm_momentum": 0.003, "batch_norm_epsilon": 0.001})
+    assert model.neck is not None
+    norms = [part for own in (model.head, model.neck) for part in own.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert [(norm.momentum, norm.eps) for norm in norms] == [(0.003, 0.001)] * 15
+
+
 def test_a_backbones_own_coarse_levels_are_used() -> None:
     assert isinstance(build(tiny()).neck, FpnNeck)
     made, given = build(tiny()).neck, build(tiny(*STRIDES)).neck

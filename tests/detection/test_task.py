@@ -15,7 +15,7 @@ from selftrain_core.labels import DROP, IGNORE_LABEL, IGNORED, KEEP, PADDING_LAB
 from selftrain_core.policies import FixedDecision
 from selftrain_core.testing import TaskContract
 from selftrain_core.testing.samples import box_labels
-from selftrain_detection.config import DetectionConfig
+from selftrain_detection.config import BoxPredictionConfig, DetectionConfig
 from selftrain_detection.prediction import BoxPrediction
 from selftrain_detection.task import DetectionTask
 
@@ -39,7 +39,7 @@ class TestContract(TaskContract):
 
 @pytest.fixture
 def task() -> DetectionTask:
-    return DetectionTask(DetectionConfig(max_boxes=4), CLASSES)
+    return DetectionTask(DetectionConfig(max_boxes=4, prediction=BoxPredictionConfig(max_detections=4)), CLASSES)
 
 
 def boxes(*rows: tuple[float, ...], labels: list[int], scores: list[float] | None = None) -> BoxLabels:
@@ -98,6 +98,29 @@ def test_of_too_many_boxes_objects_and_the_largest_go_first(task: DetectionTask)
     targets = task.to_targets(crowded, None, Geometry((100, 100), (100, 100), (100, 100)))
     assert targets.boxes_BN4 is not None
     assert targets.boxes_BN4[:, 2].tolist() == [4, 9, 8, 7]
+
+
+def test_of_too_many_scored_boxes_the_surest_go_first(task: DetectionTask) -> None:
+    """A box to ignore goes after every object, however sure; of equally sure ones the largest goes first."""
+    rows = [(0.0, 0.0, side, side) for side in (20, 9, 2, 8, 7, 5)]
+    found = boxes(*rows, labels=[0] * 6, scores=[0.3, 0.6, 0.9, 0.5, 0.5, 0.99])
+    decided = Decisions(np.array([KEEP] * 5 + [IGNORED], np.int8), np.array([0.3, 0.6, 0.9, 0.5, 0.5, 1], np.float32))
+    picture = Geometry((100, 100), (100, 100), (100, 100))
+    targets = task.to_targets(found, decided, picture)
+    assert targets.boxes_BN4 is not None
+    assert targets.weight_BN is not None
+    assert targets.boxes_BN4[:, 2].tolist() == [9, 2, 8, 7]
+    assert targets.weight_BN.tolist() == pytest.approx([0.6, 0.9, 0.5, 0.5])
+    fewer = replace(decided, actions=np.array([DROP, KEEP, KEEP, IGNORED, IGNORED, IGNORED], np.int8))
+    targets = task.to_targets(found, fewer, picture)
+    assert targets.boxes_BN4 is not None
+    assert targets.boxes_BN4[:, 2].tolist() == [9, 2, 8, 5]
+
+
+def test_the_floor_is_the_settings(task: DetectionTask) -> None:
+    assert (task.floor, task.floor_setting) == (0.05, "task.prediction.floor")
+    lower = BoxPredictionConfig(floor=0.01)
+    assert DetectionTask(DetectionConfig(prediction=lower), CLASSES).floor == 0.01
 
 
 def test_a_class_that_there_is_not_is_refused(task: DetectionTask) -> None:

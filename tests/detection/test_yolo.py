@@ -194,7 +194,12 @@ def test_parts_that_are_not_there_are_explained(
         ("names: [a, 2]", r"data\.yaml: names is to be a list of class names, .*; it is \{0: 'a', 1: 2\}"),
         ("names: {-1: a}", r"names is to be a list of class names, or their names by number"),
         ("names: dog", r"names is to be a list of class names, .*; it is 'dog'"),
+        ("names: " + "[" * 3000, r"data\.yaml cannot be read: its values are nested too deeply"),
+        ("names: [a]\nmade: 2020-13-45", r"data\.yaml cannot be read: it is no YAML \(month must be"),
+        ("names: [a]\npath: [b]", r"data\.yaml: path is to be a folder; it is \['b'\]"),
+        ("names: [a]\npath: ~nobody-of-this-name/x", r"path is '~nobody.*', the folder of somebody not known here"),
     ],
+    ids=range(12),
 )
 def test_unusable_data_files_are_explained(folder: Path, text: str | None, message: str) -> None:
     (folder / "data.yaml").unlink()
@@ -202,6 +207,34 @@ def test_unusable_data_files_are_explained(folder: Path, text: str | None, messa
         (folder / "data.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
         source(folder)
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcde", "bcdef", strict=True)
+)
+"""Half a million names in a few hundred bytes."""
+
+
+@pytest.mark.parametrize("end", ["names: *f", "names: [a]\nnc: *f", "names: [a]\npath: *f"])
+def test_anchors_do_not_make_messages_of_megabytes(folder: Path, end: str) -> None:
+    (folder / "data.yaml").write_text(BOMB + end)
+    with pytest.raises(ValueError) as error:
+        YoloConfig.model_validate({"data": folder / "data.yaml"})
+    assert "data.yaml" in str(error.value)
+    assert len(error.value.errors()[0]["msg"]) < 1000  # type: ignore[attr-defined]  # pydantic's
+
+
+def test_anchors_in_the_place_of_a_folder(folder: Path) -> None:
+    (folder / "data.yaml").write_text(f"{BOMB}names: [dog, cat]\ntrain: *f")
+    with pytest.raises(DataError, match="gives several folders as 'train'") as error:
+        list(source(folder).scan())
+    assert len(str(error.value)) < 1000
+
+
+def test_a_folder_of_a_name_that_cannot_be_is_explained(folder: Path) -> None:
+    data_file(folder, train="x" * 5000)
+    with pytest.raises(DataError, match="but there is no folder"):
+        list(source(folder).scan())
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from selftrain.main import main
 from selftrain_core.config import RunConfig, parse_config
-from selftrain_core.errors import DataError
+from selftrain_core.errors import ConfigError, DataError
 from selftrain_core.goals import Goal
 from selftrain_core.progress import Event
 from selftrain_core.rounds import self_train
@@ -265,6 +265,29 @@ def test_without_negatives_and_without_anything_kept_there_is_nothing_to_learn(
         r"policy's threshold, train the teacher for longer, or set student\.negatives: true",
     ):
         learn(config, finished, start_over=True)
+
+
+@pytest.mark.parametrize(
+    ("policy", "least"),
+    [
+        ({"threshold": 0.25}, "0.25"),
+        ({"threshold": 0.5, "ignore_above": 0.2}, "0.2"),
+        ({"name": "core/adaptive", "lowest": 0.5, "ignore_above": 0.5}, "0.25"),
+    ],
+)
+def test_a_floor_above_what_the_policy_is_to_see_is_refused(
+    make_config: MakeConfig, tmp_path: Path, policy: dict[str, Any], least: str
+) -> None:
+    run = tmp_path / "run"
+    name = policy.get("name", "core/fixed")
+    with pytest.raises(
+        ConfigError,
+        match=rf"policy {name} decides on scores from {least} up, but task\.prediction\.floor: 0\.3 forgets "
+        rf"predictions that score 0\.3 or less.* background; lower task\.prediction\.floor to at most {least}, or "
+        r"raise the thresholds under policy",
+    ):
+        learn(make_config(task={"prediction": {"floor": 0.3}}, policy=policy), run)
+    assert not (run / "round-0/teacher/model.safetensors").exists()
 
 
 def test_an_image_in_which_nothing_is_found_is_empty_and_a_negative(

@@ -206,7 +206,7 @@ def count_boxes(found: DataFolder) -> None:
     def read(each: LabelSet, entry: Entry) -> NDArray[np.bool_]:
         nonlocal ignored
         labels = readers[id(each)].read(entry)
-        found.most_boxes = max(found.most_boxes, len(labels))
+        found.boxes_of[entry.id] = len(labels)
         is_box = labels.labels_N >= 0 if labels.crowds_N is None else (labels.labels_N >= 0) & ~labels.crowds_N
         ignored += int((~is_box).sum())
         sides = np.sqrt(np.prod(labels.boxes_N4[is_box, 2:] - labels.boxes_N4[is_box, :2], 1, dtype=np.float64))

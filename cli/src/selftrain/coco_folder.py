@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from selftrain.box_folder import TASK, add_unlabelled, count_boxes, no_labels, part_of, without_twins
 from selftrain.found_data import IMAGE_FOLDERS, PART_NAMES, DataFolder, Form, LabelSet, spread, subfolders
 from selftrain_core.data_source import Entry
 from selftrain_core.errors import DataError
+from selftrain_core.image_names import is_there, path_below, without_ending
+from selftrain_core.json_stream import JsonStream
 
 COCO = Form("coco", TASK, "entry", "boxes", "boxes of COCO files")
 _FILE_FOLDERS = ("annotations", "annotation", "labels", *(name for names in PART_NAMES.values() for name in names))
 _LISTS = ("images", "annotations", "categories")
-_KEPT = (*_LISTS, "id", "file_name", "name", "image_id", "category_id")
-"""What is kept of a file: the rest, above all outlines, would fill the memory."""
 _MOST_FILES = 50
 """A folder with more JSON files has one for each image, in some other form."""
 _MOST_LOOKED_FOR = 200
@@ -64,15 +64,52 @@ class _File:
         return part_of(self.path.stem) or part_of(self.path.parent.name)
 
 
+@dataclass
+class _Content:
+    """What matters of a file, while it is read."""
+
+    path: Path
+    names: dict[Any, str] = field(default_factory=dict)
+    classes: dict[Any, str] = field(default_factory=dict)
+    used: set[Any] = field(default_factory=set)
+    annotated: set[Any] = field(default_factory=set)
+
+    def read(self) -> None:
+        """Read the file; no more than an element of it is in memory beside what matters."""
+        readers = {"images": self._image, "annotations": self._annotation, "categories": self._category}
+        missing = set(readers)
+        with self.path.open(encoding="utf-8-sig") as file:
+            stream = JsonStream(file)
+            for key in stream.members():
+                if key not in readers:
+                    stream.value()
+                    continue
+                missing.discard(key)
+                for element in stream.items():
+                    readers[key](element)
+        if missing:
+            raise LookupError(f"it lacks {', '.join(map(repr, sorted(missing)))}")
+
+    def _image(self, image: Any) -> None:
+        id_, name = image["id"], image["file_name"]
+        try:
+            self.names[id_] = path_below(name)
+        except ValueError as error:
+            raise DataError(f"{self.path}: the image of the id {id_!r} has {error}") from error
+
+    def _annotation(self, annotation: Any) -> None:
+        self.annotated.add(annotation["image_id"])
+        self.used.add(annotation["category_id"])
+
+    def _category(self, category: Any) -> None:
+        self.classes[category["id"]] = str(category["name"])
+
+
 def _load(path: Path) -> _File:
+    content = _Content(path)
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            values = json.load(file, object_hook=lambda each: {key: each[key] for key in _KEPT if key in each})
-        images = {image["id"]: _name(image["file_name"]) for image in values["images"]}
-        classes = {category["id"]: str(category["name"]) for category in values["categories"]}
-        annotations = values["annotations"]
-        used = {classes[each["category_id"]] for each in annotations}
-        annotated = {each["image_id"] for each in annotations}
+        content.read()
+        used = {content.classes[each] for each in content.used}
     except (OSError, ValueError) as error:
         raise DataError(f"the annotations {path} cannot be read: {error}") from error
     except (LookupError, TypeError, AttributeError) as error:
@@ -80,11 +117,9 @@ def _load(path: Path) -> _File:
             f"{path} is no COCO file of instances ({error!r}); such a file has 'images' (id, file_name), 'annotations' "
             "(id, image_id, category_id, bbox) and 'categories' (id, name)"
         ) from error
-    return _File(path, list(images.values()), list(dict.fromkeys(classes.values())), used, len(annotated & set(images)))
-
-
-def _name(file_name: str) -> str:
-    return "/".join(part for part in file_name.split("/") if part not in ("", "."))
+    num_annotated = len(content.annotated & set(content.names))
+    classes = list(dict.fromkeys(content.classes.values()))
+    return _File(path, list(content.names.values()), classes, used, num_annotated)
 
 
 def look_at_coco(folder: Path, images: str | None) -> DataFolder:
@@ -131,7 +166,7 @@ def _chosen(files: list[_File], found: DataFolder) -> list[_File]:
 def _set(file: _File, folder: Path, images: str | None, found: DataFolder) -> LabelSet:
     root = _root(file, folder, images)
     paths = {name: root / name for name in file.names}
-    there = {name: path for name, path in paths.items() if path.is_file()}
+    there = {name: path for name, path in paths.items() if is_there(path.is_file)}
     if len(there) < len(paths):
         gone = next(name for name in paths if name not in there)
         found.warnings.append(
@@ -143,23 +178,17 @@ def _set(file: _File, folder: Path, images: str | None, found: DataFolder) -> La
             f"{file.path} has no box of {len(paths) - file.num_annotated:,} of its {len(paths):,} images: they count "
             "as showing none of the classes. If they are not labelled yet, take them out of its 'images'"
         )
-    entries = tuple(Entry(_without_ending(name), path, file.path) for name, path in sorted(there.items()))
+    entries = tuple(Entry(without_ending(name), path, file.path) for name, path in sorted(there.items()))
     source = {"name": "detection/coco", "images": str(root), "annotations": str(file.path)}
     return LabelSet(source, entries, file.part, file.path, f"{len(entries):,} images, detection/coco")
-
-
-def _without_ending(name: str) -> str:
-    return str(Path(name).with_suffix(""))
 
 
 def _root(file: _File, folder: Path, images: str | None) -> Path:
     """Return the folder below which a file's images are: that which has most of them."""
     looked_for = spread(file.names, _MOST_LOOKED_FOR) if file.names else []
     places = list(dict.fromkeys(_places(file, folder, images)))
-    count, best = max(
-        ((sum((place / name).is_file() for name in looked_for), -number) for number, place in enumerate(places)),
-        default=(0, 0),
-    )
+    hits = [sum(is_there((place / name).is_file) for name in looked_for) for place in places]
+    count, best = max(((count, -number) for number, count in enumerate(hits)), default=(0, 0))
     if not count:
         tried = "\n    ".join(map(str, places))
         raise DataError(

@@ -10,9 +10,12 @@ from typing import Any
 
 from selftrain.found_data import PART_NAMES, DataFolder, image_root
 from selftrain_core.errors import DataError
+from selftrain_core.image_names import without_ending
 from selftrain_core.sources import read_list
 
 PARTS = ("labelled", "unlabelled", "validation", "test")
+MAX_BOXES = 100
+"""Boxes of an image that a task takes by default."""
 _SHARES = {"validation": 0.15, "test": 0.2}
 
 
@@ -109,7 +112,7 @@ def _find_list(found: DataFolder, part: str) -> Path | None:
 
 
 def _known(names: Sequence[str], found: DataFolder, path: Path) -> list[str]:
-    ids = [name if name in found.paths else str(Path(name).with_suffix("")) for name in names]
+    ids = [name if name in found.paths else without_ending(name) for name in names]
     missing = [name for name, id_ in zip(names, ids, strict=True) if id_ not in found.paths]
     if missing:
         raise DataError(
@@ -152,6 +155,24 @@ def _check(parts: Parts, found: DataFolder) -> None:
             f"({len(parts.ids['labelled']):,}): self-training lives on many more"
         )
     found.warnings.extend(_rare_classes(found))
+    _note_boxes(parts, found)
+
+
+def _note_boxes(parts: Parts, found: DataFolder) -> None:
+    """Note how many boxes the images to train on have, and tell where that is more than tasks take by default."""
+    counts = sorted(found.boxes_of[id_] for id_ in parts.ids["labelled"] if id_ in found.boxes_of)
+    if not counts:
+        return
+    # A run refuses more than one image in a hundred without place; where not all were read, half of that is safer.
+    spared = len(counts) // (100 if len(counts) == len(parts.ids["labelled"]) else 200)
+    found.usual_boxes = counts[-1 - spared]
+    if counts[-1] > MAX_BOXES:
+        places = max(found.usual_boxes, MAX_BOXES)
+        without = "; of the images with more, the smallest boxes are not trained on" if places < counts[-1] else ""
+        found.warnings.append(
+            f"an image to train on has {counts[-1]:,} boxes, where 99 of 100 have {found.usual_boxes:,} at most: "
+            f"task.max_boxes and task.prediction.max_detections are {places:,}{without}; more take more memory"
+        )
 
 
 def _rare_classes(found: DataFolder) -> Iterable[str]:

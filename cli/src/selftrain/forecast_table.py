@@ -22,7 +22,7 @@ _WORDS = {
 
 def show_forecast(outlook: Mapping[str, Any]) -> None:
     """Print what `selftrain_core.forecast.forecast` returned."""
-    click.echo(f"In {outlook['run']}; nothing has been done.\n")
+    click.echo(f"In {outlook['run']}; this only looks, and changes nothing.\n")
     click.echo(format_table([_HEADER, *map(_row, outlook["stages"])], right=(2, 3)))
     click.echo()
     for stage in outlook["stages"]:

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from selftrain.budget import HUMAN, PSEUDO, Schedule
-from selftrain.data_parts import PARTS, Parts, sources_of
+from selftrain.data_parts import MAX_BOXES, PARTS, Parts, sources_of
 from selftrain.found_data import DataFolder
 from selftrain_core.files import write_text
 
@@ -20,7 +20,7 @@ SETTINGS: dict[str, Any] = {
     "policy": "core/adaptive",
 }
 """What is measured beside the task, and what the configuration below says."""
-_MAX_BOXES = 100
+_CANDIDATES = 5000
 """As the task has it by default."""
 _POLICIES = {
     "masks": "of each class the surest pixels, as many as its share of your labels suggests",
@@ -29,10 +29,17 @@ _POLICIES = {
 
 
 def task_of(found: DataFolder) -> dict[str, Any]:
-    """Return the task that learns from what a folder holds, with the settings that this needs."""
+    """Return the task that learns from what a folder holds, with the settings that this needs.
+
+    Where images have many boxes, there is place for those of 99 images in 100: every image takes as much memory, and
+    the fullest may be far from the others. A teacher that found fewer would teach the rest as background.
+    """
     task: dict[str, Any] = {"name": found.form.task}
-    if found.most_boxes > _MAX_BOXES:
-        task["max_boxes"] = found.most_boxes
+    if found.usual_boxes > MAX_BOXES:
+        task["max_boxes"] = found.usual_boxes
+        task["prediction"] = {"max_detections": found.usual_boxes}
+        if found.usual_boxes > _CANDIDATES:
+            task["prediction"]["candidates"] = found.usual_boxes
     return task
 
 
@@ -140,7 +147,10 @@ def _task(found: DataFolder) -> str:
     task = task_of(found)
     if len(task) == 1:
         return f"task: {task['name']}\n"
-    return f"task:\n  name: {task['name']}\n  max_boxes: {task['max_boxes']:<17} # the most that an image here has\n"
+    lines = yaml.safe_dump({"task": task}, sort_keys=False).splitlines()
+    notes = {"max_boxes": "as many as 99 of 100 images here have", "max_detections": "a teacher is to find all of them"}
+    told = (f"{line:<29} # {notes[key]}" if (key := line.split(":")[0].strip()) in notes else line for line in lines)
+    return "".join(f"{line}\n" for line in told)
 
 
 def counts(parts: Parts) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
+import xml.etree.ElementTree as ET  # `parse_xml` refuses what could expand
 from pathlib import Path
 
 from selftrain.box_folder import TASK, Place, count_boxes, find_places, no_labels, sets_of_place, without_twins
 from selftrain.class_files import class_names
 from selftrain.found_data import DataFolder, Form
 from selftrain_core.errors import DataError
+from selftrain_core.xml_files import parse_xml
 
 VOC = Form("voc", TASK, "XML file", "boxes", "boxes of Pascal VOC files", ("splits", "lists", "ImageSets/Main"))
 _LABEL_FOLDERS = ("annotations", "annotation", "xml", "xmls", "labels")
@@ -22,7 +23,8 @@ def find_voc(folder: Path, images: str | None) -> list[Place]:
 
 def _is_voc(path: Path) -> bool:
     with path.open("rb") as file:
-        return b"<annotation" in file.read(_HEAD)
+        head = file.read(_HEAD)
+    return any("<annotation".encode(encoding) in head for encoding in ("utf-8", "utf-16-le", "utf-16-be"))
 
 
 def look_at_voc(folder: Path, images: str | None) -> DataFolder:
@@ -59,11 +61,8 @@ def look_at_voc(folder: Path, images: str | None) -> DataFolder:
 
 def _names(path: Path) -> list[str]:
     """Return the names of a file's objects; of one that cannot be read, none: reading its boxes says what is wrong."""
-    data = path.read_bytes()
-    if b"<!DOCTYPE" in data:
-        return []  # entities could grow without end
     try:
-        root = ET.fromstring(data)  # noqa: S314  # see above
-    except ET.ParseError:
+        root = parse_xml(path.read_bytes())
+    except (OSError, ET.ParseError, ValueError, LookupError):
         return []
     return [name for each in root.findall("object") if (name := (each.findtext("name") or "").strip())]

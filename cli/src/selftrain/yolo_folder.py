@@ -43,10 +43,24 @@ def find_yolo(folder: Path, images: str | None) -> list[Path | Place]:
 
 def _is_data_file(path: Path) -> bool:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, yaml.YAMLError):
+        values = _read_yaml(path)
+    except DataError:
         return False
     return isinstance(values, Mapping) and "names" in values and any(values.get(part) for part in _PARTS)
+
+
+def _read_yaml(path: Path) -> Any:
+    """Return what a YAML file holds.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except RecursionError as error:
+        raise DataError(f"{path} cannot be read: its values are nested too deeply") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def _is_yolo(path: Path) -> bool:
@@ -70,6 +84,8 @@ def look_at_yolo(folder: Path, images: str | None) -> DataFolder:
     found = DataFolder(folder, YOLO, [])
     places = find_yolo(folder, images)
     if not places:
+        if images is None and (folder / "data.yaml").is_file():
+            _read_yaml(folder / "data.yaml")  # what is wrong with it is what people want to know
         raise no_labels(folder, "data.yaml of YOLO, nor text files of boxes with images")
     sets: list[LabelSet] = []
     for place in places:
@@ -91,7 +107,7 @@ def look_at_yolo(folder: Path, images: str | None) -> DataFolder:
 
 
 def _sets_of_data_file(found: DataFolder, path: Path) -> Iterator[LabelSet]:
-    values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    values = _read_yaml(path)
     parts = [part for part in _PARTS if values.get(part)]
     failures = []
     for part in parts:

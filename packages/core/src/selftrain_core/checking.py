@@ -68,6 +68,8 @@ def check_labels(
             remark(text)
         notes.refuse_overflow()
         _refuse_nothing(role, statistics[role], task.classes)
+        if role != "labelled" and (unmeasured := missing_classes(statistics[role], task.classes)):
+            remark(f"data.{role} shows no {', '.join(unmeasured)}: its scores say nothing of that")
     labelled = statistics["labelled"]
     absent = missing_classes(labelled, task.classes)
     if absent and not allow_missing_classes:

@@ -62,3 +62,20 @@ def build_policy(choice: PolicyChoice, classes: Sequence[str]) -> PseudoLabelPol
     """Return the policy, not yet fitted."""
     policy: PseudoLabelPolicy = load_component(registry().find(choice.kind, choice.name))(choice.options, classes)
     return policy
+
+
+def build_policy_for(task: Task[Any, Any], choice: PolicyChoice) -> PseudoLabelPolicy:
+    """Return the policy, not yet fitted, for the predictions of `task`.
+
+    Raises:
+        ConfigError: It decides on scores that the task forgets.
+    """
+    policy = build_policy(choice, task.classes)
+    least = policy.least()
+    if 0 < least < task.floor:
+        raise ConfigError(
+            f"policy {choice.name} decides on scores from {least:g} up, but {task.floor_setting}: {task.floor:g} "
+            f"forgets predictions that score {task.floor:g} or less, so that those between the two would be taught as "
+            f"background; lower {task.floor_setting} to at most {least:g}, or raise the thresholds under policy"
+        )
+    return policy

@@ -70,6 +70,10 @@ class Task(Correctable[LabelsT], ABC, Generic[LabelsT, PredictionT]):
     """Coarser strides that the model takes from the backbone where it offers them all, and makes itself elsewhere."""
     output_stride: int | None = None
     """The output stride the backbone is to keep; None is its own."""
+    floor: float = 0.0
+    """The score that every stored prediction lies above; 0 where nothing is forgotten."""
+    floor_setting: str = ""
+    """The setting that `floor` comes from, where it is not 0: ``task.prediction.floor``."""
     terms: tuple[LossTerm, ...]
     """The loss terms, in order. `counts` and `losses` return exactly these names."""
 

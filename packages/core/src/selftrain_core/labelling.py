@@ -19,8 +19,8 @@ from selftrain_core.batch import Batch
 from selftrain_core.distributed import gather_objects, rank, world_size
 from selftrain_core.geometry import Geometry
 from selftrain_core.index import Index
-from selftrain_core.interfaces import Task
-from selftrain_core.labels import ScoreStatistics
+from selftrain_core.interfaces import Policy, Task
+from selftrain_core.labels import HISTOGRAM_BINS, KEEP, ScoreStatistics
 from selftrain_core.precision import Precision
 from selftrain_core.prediction import Predicted, cut, in_thread, predictions
 from selftrain_core.progress import Reporter
@@ -229,6 +229,23 @@ def content_digest(path: Path) -> str:
         return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     except OSError:
         return f"unreadable {path}"  # equals no other file's; reading the image says what is wrong with it
+
+
+def kept_shares(policy: Policy, statistics: ScoreStatistics) -> NDArray[np.float64]:
+    """Return the share of each class that a policy keeps of predictions; not a number where there is nothing of it.
+
+    Args:
+        policy: Fitted.
+        statistics: Of the predictions: exact to a histogram's bin, 1/64.
+    """
+    histogram_CS = statistics.histogram_CS
+    # Scores are counted under the lower edge of their bin: so they are judged.
+    score_CS = np.broadcast_to(np.arange(HISTOGRAM_BINS, dtype=np.float32) / HISTOGRAM_BINS, histogram_CS.shape)
+    class_CS = np.broadcast_to(np.arange(len(histogram_CS))[:, None], histogram_CS.shape)
+    is_kept_CS = policy(np.ascontiguousarray(score_CS), np.ascontiguousarray(class_CS)).actions == KEEP
+    with np.errstate(invalid="ignore"):
+        share_C: NDArray[np.float64] = (histogram_CS * is_kept_CS).sum(1) / histogram_CS.sum(1)
+    return share_C
 
 
 def missing_classes(statistics: ScoreStatistics, classes: tuple[str, ...]) -> list[str]:

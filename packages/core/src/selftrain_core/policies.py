@@ -31,6 +31,10 @@ class FixedPolicy(PseudoLabelPolicy):
         """Return the rule; it is the same whatever the statistics."""
         return FixedDecision(self.config.threshold, self.config.ignore_above)
 
+    def least(self) -> float:
+        """Return the lower of the thresholds."""
+        return self.config.threshold if self.config.ignore_above is None else self.config.ignore_above
+
 
 @dataclass(frozen=True, slots=True)
 class FixedDecision:
@@ -47,7 +51,7 @@ class FixedDecision:
 
 
 class PerClassPolicy(PseudoLabelPolicy):
-    """Keep what scores at least its class's threshold, drop the rest."""
+    """Keep what scores at least its class's threshold; ignore what scores `ignore_above` of it, drop the rest."""
 
     config: PerClassPolicyConfig
 
@@ -63,7 +67,14 @@ class PerClassPolicy(PseudoLabelPolicy):
                     f"policy.thresholds names '{name}', which is no class{did_you_mean(name, self.classes)}; "
                     f"classes: {', '.join(self.classes)}"
                 )
-        return ClassDecision(tuple(self.config.thresholds.get(name, self.config.threshold) for name in self.classes))
+        return ClassDecision(self._thresholds(), self.config.ignore_above)
+
+    def least(self) -> float:
+        """Return the lowest threshold of a class, or `ignore_above` of it."""
+        return _lower(min(self._thresholds()), self.config.ignore_above)
+
+    def _thresholds(self) -> tuple[float, ...]:
+        return tuple(self.config.thresholds.get(name, self.config.threshold) for name in self.classes)
 
 
 class AdaptivePolicy(PseudoLabelPolicy):
@@ -83,20 +94,33 @@ class AdaptivePolicy(PseudoLabelPolicy):
         enough_CS = kept_CS >= wanted_C[:, None]
         edges_S = np.arange(HISTOGRAM_BINS) / HISTOGRAM_BINS
         threshold_C = np.where(enough_CS, edges_S, 0.0).max(1)
-        return ClassDecision(tuple(np.clip(threshold_C, self.config.lowest, self.config.highest).tolist()))
+        thresholds = tuple(np.clip(threshold_C, self.config.lowest, self.config.highest).tolist())
+        return ClassDecision(thresholds, self.config.ignore_above)
+
+    def least(self) -> float:
+        """Return `lowest`, or `ignore_above` of it."""
+        return _lower(self.config.lowest, self.config.ignore_above)
 
 
 @dataclass(frozen=True, slots=True)
 class ClassDecision:
-    """The fitted rule of `PerClassPolicy` and `AdaptivePolicy`: a threshold per class index."""
+    """The fitted rule of `PerClassPolicy` and `AdaptivePolicy`: a threshold per class index.
+
+    What scores less, but at least `ignore_above` of its class's threshold, is ignored; None ignores nothing.
+    """
 
     thresholds: tuple[float, ...]
+    ignore_above: float | None = None
 
     def __call__(self, scores: NDArray[np.float32], labels: NDArray[Any]) -> Decisions:
         """Return the decisions on `scores`, each at weight 1; a label that is no class is dropped."""
         is_class = (labels >= 0) & (labels < len(self.thresholds))
-        threshold = np.array(self.thresholds, np.float32)[np.where(is_class, labels, 0).astype(np.int64)]
+        place = np.where(is_class, labels, 0).astype(np.int64)
+        threshold = np.array(self.thresholds, np.float32)[place]
         actions = np.where(is_class & (scores >= threshold), KEEP, DROP).astype(np.int8)
+        if self.ignore_above is not None:
+            lower = np.array([_lower(each, self.ignore_above) for each in self.thresholds], np.float32)
+            actions[is_class & (scores < threshold) & (scores >= lower[place])] = IGNORED
         return Decisions(actions, np.ones(scores.shape, np.float32))
 
 
@@ -112,6 +136,10 @@ class SoftPolicy(PseudoLabelPolicy):
         """Return the rule; it is the same whatever the statistics."""
         return SoftDecision(self.config.threshold)
 
+    def least(self) -> float:
+        """Return the threshold."""
+        return self.config.threshold
+
 
 @dataclass(frozen=True, slots=True)
 class SoftDecision:
@@ -123,3 +151,7 @@ class SoftDecision:
         """Return the decisions on `scores`, each at the weight of its score."""
         actions = np.where(scores >= self.threshold, KEEP, DROP).astype(np.int8)
         return Decisions(actions, scores.astype(np.float32))
+
+
+def _lower(threshold: float, share: float | None) -> float:
+    return threshold if share is None else threshold * share

@@ -44,3 +44,11 @@ class PseudoLabelPolicy(ABC):
             store: What the teacher predicted on the unlabelled images.
             labelled: What people labelled.
         """
+
+    def least(self) -> float:
+        """Return the lowest score that a fitted policy may treat otherwise than a prediction that is not there.
+
+        0, where it may be any. A task that forgets such scores leaves a policy less to decide than its settings say,
+        which is refused.
+        """
+        return 0.0

@@ -9,6 +9,11 @@ from pydantic import Field, model_validator
 from selftrain_core.config_model import StrictModel
 
 Score = Annotated[float, Field(ge=0, le=1)]
+_IGNORED_SHARE: float | None = Field(
+    default=None,
+    description="Share of a class's threshold from which a score is taken out of the loss instead of dropped. 0.5: "
+    "what scores at least half of its class's threshold is ignored; null: none is.",
+)
 
 
 class FixedPolicyConfig(StrictModel):
@@ -31,6 +36,7 @@ class PerClassPolicyConfig(StrictModel):
 
     thresholds: dict[str, Score] = Field(description="Lowest score that is kept, by class name.")
     threshold: Score = Field(default=0.5, description="Of the classes that are not named.")
+    ignore_above: Score | None = _IGNORED_SHARE
 
 
 class AdaptivePolicyConfig(StrictModel):
@@ -44,6 +50,7 @@ class AdaptivePolicyConfig(StrictModel):
     )
     lowest: Score = Field(default=0.3, description="No threshold is lower: what is kept is at least as certain.")
     highest: Score = Field(default=0.9, description="No threshold is higher.")
+    ignore_above: Score | None = _IGNORED_SHARE
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -39,22 +39,17 @@ class Predicted:
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode, and every module back into the mode it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model in evaluation mode without gradient, and every module back into the mode it had."""
-    with evaluation_mode(model), torch.inference_mode():
-        yield
+    in_training = [module for module in model.modules() if module.training]
+    if in_training:  # a model that only predicts is spared the round through its hundreds of modules
+        model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in in_training:
+            module.training = True
 
 
 def predictions(
@@ -68,8 +63,6 @@ def predictions(
     precision: Precision = "float32",
 ) -> Iterator[list[Predicted]]:
     """Yield the predictions of each batch of places in `dataset`, in order.
-
-    The model is in evaluation mode until the last is taken, and then as it was.
 
     Args:
         model: On `device`.
@@ -87,15 +80,14 @@ def predictions(
         pin_memory=device.type == "cuda",
     )  # fmt: skip
     dtype = next(model.parameters()).dtype
-    with evaluation_mode(model):  # once: a model has hundreds of modules
-        for pictures in loader:
-            results = [Predicted(place, None, reason) for place, reason in pictures.failures.items()]
-            if pictures.batch is not None:
-                batch = pictures.batch.to(device, non_blocking=True)
-                with torch.inference_mode():  # not while the caller has its turn
-                    found = task.predict(seen, replace(batch, image_B3HW=float_images(batch.image_B3HW, dtype)), views)
-                results += [Predicted(place, item) for place, item in zip(pictures.places, found, strict=True)]
-            yield sorted(results, key=lambda result: result.place)
+    for pictures in loader:
+        results = [Predicted(place, None, reason) for place, reason in pictures.failures.items()]
+        if pictures.batch is not None:
+            batch = pictures.batch.to(device, non_blocking=True)
+            with evaluating(model):
+                found = task.predict(seen, replace(batch, image_B3HW=float_images(batch.image_B3HW, dtype)), views)
+            results += [Predicted(place, item) for place, item in zip(pictures.places, found, strict=True)]
+        yield sorted(results, key=lambda result: result.place)
 
 
 def cut(places: Sequence[int], size: int) -> list[Sequence[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,8 @@ def notes(summary: dict[str, Any]) -> list[str]:
             + ("This gain is no evidence; train the teacher longer." if "student" in names else "Train it longer.")
         )
     labelling = summary["labelling"]
+    if labelling["nothing_kept"]:
+        result.append(_note_on_what_was_not_taught(labelling["nothing_kept"], summary["classes"]))
     if labelling["images"]:
         views = f", {labelling['views']} times each" if labelling["views"] > 1 else ""
         result.append(
@@ -100,6 +102,13 @@ def notes(summary: dict[str, Any]) -> list[str]:
     if set(labelling["states"]) - {"labelled", "empty"}:
         result.append("Images that were not used, with the reason for each: round-1/pseudo-labels/manifest.json.")
     return result
+
+
+def _note_on_what_was_not_taught(nothing_kept: Sequence[str], classes: Sequence[str]) -> str:
+    advice = "Train the teacher for longer, or lower the policy's thresholds: `selftrain labels stats RUN` shows them."
+    if len(nothing_kept) == len(classes):
+        return f"The policy kept nothing that the teacher saw: the student was taught no pseudo label. {advice}"
+    return f"Of {', '.join(nothing_kept)} the policy kept nothing that the teacher saw. {advice}"
 
 
 def _notes_on_gain(summary: dict[str, Any], names: set[str]) -> list[str]:
@@ -240,4 +249,5 @@ def _labelling(run: RunFolder, names: list[str]) -> dict[str, Any]:
         "images": sum(result["images"] for result in results),
         "seconds": sum(result["seconds"] for result in results),
         "states": states,
+        "nothing_kept": run.result(f"{rounds[-1]}/student")["nothing_kept"] if rounds else [],
     }

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import nn
@@ -18,7 +19,7 @@ from torch import nn
 from selftrain_core import __version__, labelling, pictures
 from selftrain_core.accelerators import prepare_model, select_accelerator
 from selftrain_core.checking import check_labels
-from selftrain_core.components import build_augmentation, build_model, build_policy, build_task
+from selftrain_core.components import build_augmentation, build_model, build_policy_for, build_task
 from selftrain_core.config import PredictionConfig, RunConfig, TrainingConfig, parse_config
 from selftrain_core.data_source import DataSource
 from selftrain_core.distributed import several_ranks
@@ -177,7 +178,7 @@ def teach(context: StageContext) -> dict[str, Any]:
         remark=lambda text: context.reporter.tell("note", text=text),
     )
     # A policy finds its mistakes when it is fitted: here, rather than once the teacher is trained.
-    build_policy(config.policy, context.classes).fit(labelled, labelled)
+    build_policy_for(context.task, config.policy).fit(labelled, labelled)
     if context.is_main_rank:
         write_json(context.folder / STATISTICS, labelled.to_json())
     return _train(context, config.teacher, [_human(context)], context.new_model(with_init=True), alpha=0.0)
@@ -203,7 +204,10 @@ def learn(context: StageContext) -> dict[str, Any]:
         model = context.trained_model(context.input("teacher"))
     else:
         model = context.new_model(with_init=True)
-    return _train(context, config.student, [_human(context), pseudo], model, alpha=config.objective.alpha)
+    is_kept_C = labelling.kept_shares(policy, store.statistics) > 0
+    nothing_kept = [name for name, is_kept in zip(context.classes, is_kept_C, strict=True) if not is_kept]
+    report = _train(context, config.student, [_human(context), pseudo], model, alpha=config.objective.alpha)
+    return {**report, "nothing_kept": nothing_kept}
 
 
 def label(context: StageContext) -> dict[str, Any]:
@@ -211,7 +215,7 @@ def label(context: StageContext) -> dict[str, Any]:
     device = context.config.device
     settings = context.config.labelling
     teacher = context.input("teacher")
-    model = context.trained_model(teacher).to(context.accelerator.device())
+    model = context.trained_model(teacher).to(context.accelerator.device()).eval()
     with several_ranks(context.accelerator, device.devices):
         labelling.write_shards(
             context.folder,
@@ -318,16 +322,15 @@ def _train(
     context: StageContext, training: TrainingConfig, streams: list[Stream], model: nn.Module, *, alpha: float
 ) -> dict[str, Any]:
     config, settings = context.config, context.request["settings"]
-    for stream in streams:
-        # What a source loads to answer, workers then share with this process, which they are forked from.
-        stream.labeller(int(stream.rows[0]))
     steps, per_step = int(settings["steps"]), sum(stream.images_per_step for stream in streams)
     silence_lightning()
-    plan = Plan(
-        config.seed,
-        context.request["name"],
-        [StreamPlan(s.name, s.ids(context.index), s.images_per_step) for s in streams],
-    )
+    shares = [StreamPlan(s.name, s.ids(context.index), s.images_per_step) for s in streams]
+    plan = Plan(config.seed, context.request["name"], shares)
+    sources = np.concatenate([chunk.indices.to_numpy() for chunk in context.index.table.column("source").chunks])
+    for stream in streams:
+        # What a source loads to answer, workers then share with this process, which they are forked from.
+        for place in np.unique(sources[stream.rows], return_index=True)[1]:
+            stream.labeller(int(stream.rows[place]))
     dataset = StepDataset(
         context.index, streams, plan, context.task, config.canvas, steps, micro_batches=config.device.micro_batches
     )
@@ -373,8 +376,7 @@ def _fitted_policy(context: StageContext, store: PseudoLabelStore) -> Policy:
             labelled = ScoreStatistics.from_json(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path} cannot be read: {error}") from error
-    policy = build_policy(context.config.policy, context.classes)
-    return policy.fit(store.statistics, labelled)
+    return build_policy_for(context.task, context.config.policy).fit(store.statistics, labelled)
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from selftrain_core.config_model import PolicyChoice, TaskChoice
 from selftrain_core.errors import ConfigError, SelftrainError, StoreError
 from selftrain_core.index import Index
 from selftrain_core.interfaces import Policy, Task
-from selftrain_core.labels import HISTOGRAM_BINS, KEEP, ScoreStatistics
+from selftrain_core.labelling import kept_shares
+from selftrain_core.labels import HISTOGRAM_BINS, ScoreStatistics
 from selftrain_core.stages import STATISTICS
 from selftrain_core.store import PseudoLabelStore
 
@@ -166,7 +167,7 @@ def label_statistics(labels: StoredLabels, choice: PolicyChoice | None) -> dict[
         ``kept``, and ``scores`` at `QUANTILES`. Shares are of 1; scores are exact to a histogram's bin, 1/64.
     """
     statistics = labels.store.statistics
-    kept_C = None if choice is None else _kept(labels.fitted(choice), statistics)
+    kept_C = None if choice is None else kept_shares(labels.fitted(choice), statistics)
     labelled_C = None if labels.labelled is None else labels.labelled.density_CS.sum(1)
     predicted_C = statistics.density_CS.sum(1)
     return {
@@ -188,18 +189,6 @@ def label_statistics(labels: StoredLabels, choice: PolicyChoice | None) -> dict[
         ],
         "failures": list(labels.store.failures()),
     }
-
-
-def _kept(policy: Policy, statistics: ScoreStatistics) -> NDArray[np.float64]:
-    """Return the share of each class that a policy keeps; not a number where there is nothing of it."""
-    histogram_CS = statistics.histogram_CS
-    # Scores are stored rounded down to the lower edge of their bin: so they are judged.
-    score_CS = np.broadcast_to(np.arange(HISTOGRAM_BINS, dtype=np.float32) / HISTOGRAM_BINS, histogram_CS.shape)
-    class_CS = np.broadcast_to(np.arange(len(histogram_CS))[:, None], histogram_CS.shape)
-    is_kept_CS = policy(np.ascontiguousarray(score_CS), np.ascontiguousarray(class_CS)).actions == KEEP
-    with np.errstate(invalid="ignore"):
-        share_C: NDArray[np.float64] = (histogram_CS * is_kept_CS).sum(1) / histogram_CS.sum(1)
-    return share_C
 
 
 def _quantiles(histogram_S: NDArray[np.int64]) -> Mapping[str, float] | None:

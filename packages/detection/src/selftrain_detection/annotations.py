@@ -45,6 +45,12 @@ class RawBoxes:
     areas_N: NDArray[np.float64] | None = None
 
 
+class LabelsWithoutRegions(BoxLabels):
+    """Labels from a file that knows of no regions to ignore: that there is none says nothing of the image."""
+
+    __slots__ = ()
+
+
 def checked(
     raw: RawBoxes, size: tuple[int, int], file: Path, id_: str, settings: BoxSettings
 ) -> tuple[BoxLabels, list[str]]:
@@ -78,13 +84,29 @@ def checked(
                 f"{file}: {raw.describe(n)} of '{id_}' {reason}; mend it, or set bad_boxes: drop to leave such out"
             )
         remarks.append(f"{raw.describe(n)} {reason}, and is left out")
+    remarks += _odd_areas(raw, is_good_N)
     crowds_N = None if raw.crowds_N is None or not raw.crowds_N[is_good_N].any() else raw.crowds_N[is_good_N]
     areas_N = None if raw.areas_N is None else _areas(raw.areas_N[is_good_N], boxes_N4[is_good_N])
     return BoxLabels(boxes_N4[is_good_N], raw.labels_N[is_good_N], None, crowds_N, areas_N), remarks
 
 
+def _odd_areas(raw: RawBoxes, is_good_N: NDArray[np.bool_]) -> list[str]:
+    """Return that areas are taken as those of the boxes: one line, since tools that write none write 0 everywhere."""
+    if raw.areas_N is None:
+        return []
+    odd = np.flatnonzero(is_good_N & ~np.isnan(raw.areas_N) & ~_is_area(raw.areas_N)).tolist()
+    if not odd:
+        return []
+    others = f", and so are {len(odd) - 1:,} others" if len(odd) > 1 else ""
+    return [f"area {raw.areas_N[odd[0]]:g} of {raw.describe(odd[0])} is taken as that of its box{others}"]
+
+
+def _is_area(given_N: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.isfinite(given_N) & (given_N > 0)
+
+
 def _areas(given_N: NDArray[np.float64], boxes_N4: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    is_given_N = np.isfinite(given_N) & (given_N > 0)
+    is_given_N = _is_area(given_N)
     if not is_given_N.any():
         return None
     sides_N2 = (boxes_N4[:, 2:] - boxes_N4[:, :2]).astype(np.float64)
@@ -215,11 +237,11 @@ class ClassNames:
             what: What has the class: ``"annotation 7 is"``.
         """
         meant = did_you_mean(unknown[0], self._classes)
-        new = meant.split("'")[1] if meant else self._classes[0]
+        new = meant.split("'")[1] if meant else "NAME"  # whatever stands there is soon pasted
         return DataError(
-            f"{file}: {what} of the class {', '.join(map(repr, unknown))}, not among data.classes{meant}; rename it by "
-            f"classes_as: {{{unknown[0]}: {new}}}, leave it out by ignore_classes: [{', '.join(unknown)}], or add it "
-            f"to data.classes\n{self._both(names)}"
+            f"{file}: {what} of the class {', '.join(map(repr, unknown))}, not among data.classes{meant}; add it to "
+            f"data.classes, leave it out by ignore_classes: [{', '.join(unknown)}], or rename it by "
+            f"classes_as: {{{unknown[0]}: {new}}}\n{self._both(names)}"
         )
 
     def _both(self, names: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from selftrain_core.data_source import DataSource, Entry
 from selftrain_core.errors import DataError, did_you_mean
+from selftrain_core.image_names import is_there
 from selftrain_core.labels import BoxLabels
 from selftrain_core.sources import read_list
-from selftrain_detection.annotations import ClassNames, RawBoxes, checked, size_of
+from selftrain_detection.annotations import ClassNames, LabelsWithoutRegions, RawBoxes, checked, size_of
 from selftrain_detection.coco_loading import read_coco
 from selftrain_detection.coco_table import CocoTable
 from selftrain_detection.source_config import CocoConfig
@@ -49,7 +51,7 @@ class CocoSource(DataSource):
             if self.config.unannotated == "skip" and not table.is_annotated_M[row]:
                 continue
             path = self.config.images / table.file(row)
-            if not path.is_file():
+            if not is_there(path.is_file):
                 raise DataError(self._missing(table.file(row)))
             yield Entry(table.id(row), path, self.config.annotations)
 
@@ -77,7 +79,7 @@ class CocoSource(DataSource):
         text = f"{path} names '{line}', which {self.config.annotations} does not list{did_you_mean(line, known)}"
         parent, _, name = line.rpartition("/")
         folder = self.config.images / parent
-        if ".." not in line.split("/") and folder.is_dir() and any(folder.glob(f"{_literal(name)}*")):
+        if ".." not in line.split("/") and is_there(folder.is_dir) and any(folder.glob(f"{_literal(name)}*")):
             text += (
                 f"; {self.config.images} holds it, but without annotations: add it to the file's images, or take it "
             )
@@ -88,9 +90,9 @@ class CocoSource(DataSource):
         folder = self.config.images
         text = f"{self.config.annotations} lists the image '{file}', but {folder} holds no such file"
         name = file.rpartition("/")[2]
-        if (folder.parent / file).is_file():
+        if is_there((folder.parent / file).is_file):
             return f"{text}; it is below {folder.parent}: set images to that"
-        if name != file and (folder / name).is_file():
+        if name != file and is_there((folder / name).is_file):
             return f"{text}; there is '{name}': a file_name is the path below the folder"
         if "\\" in file:
             return f"{text}; write its folders with / in place of \\"
@@ -130,7 +132,10 @@ class CocoSource(DataSource):
             table.crowds_N[start:end],
             table.areas_N[start:end],
         )
-        return checked(raw, size, file, entry.id, self.config)
+        labels, remarks = checked(raw, size, file, entry.id, self.config)
+        if not table.knows_regions:
+            labels = LabelsWithoutRegions(*(getattr(labels, each.name) for each in fields(labels)))
+        return labels, remarks
 
 
 def _literal(name: str) -> str:

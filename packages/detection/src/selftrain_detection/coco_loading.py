@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selftrain_core.errors import DataError
+from selftrain_core.image_names import path_below, without_ending
+from selftrain_core.json_stream import JsonStream
 from selftrain_core.labels import IGNORE_LABEL
 from selftrain_detection.annotations import LEFT_OUT, ClassNames
 from selftrain_detection.coco_table import REGION, CocoTable, Ids
-from selftrain_detection.json_stream import JsonStream
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "images": ("id", "file_name"),
@@ -93,6 +94,7 @@ class _Loading:
     areas: array[float] = field(default_factory=lambda: array("d"))
     regions: _Boxes = field(default_factory=_Boxes)
     names: dict[int, str] = field(default_factory=dict)
+    knows_regions: bool = False
 
     def read(self, stream: JsonStream) -> None:
         """Read the file."""
@@ -131,9 +133,10 @@ class _Loading:
     def _image(self, image: dict[str, Any]) -> None:
         code = self.ids.code(image["id"])
         name = image["file_name"]
-        self.files.append(_inside(name).encode())
+        self.files.append(path_below(name).encode())
         self.image_codes.append(code)
         self.sizes.extend((_side(image, "height"), _side(image, "width")))
+        self.knows_regions |= "ignore_regions" in image
         regions = image.get("ignore_regions") or ()
         if not isinstance(regions, (list, tuple)):
             raise ValueError(f"ignore_regions {regions!r}, which is no list of boxes")
@@ -164,7 +167,7 @@ class _Loading:
         order_M = self._order()
         codes_M = np.asarray(self.image_codes, np.int64)[order_M]
         files_M = np.array(self.files, np.bytes_)[order_M]
-        ids_M = np.array([_without_ending(name) for name in self.files], np.bytes_)[order_M]
+        ids_M = np.array([without_ending(name.decode()).encode() for name in self.files], np.bytes_)[order_M]
         self._refuse_equal_ids(ids_M, files_M, codes_M)
         codes = np.asarray(self.codes, np.int64)
         self._refuse_equal_annotations(codes)
@@ -193,11 +196,13 @@ class _Loading:
             ids=self.ids,
             odd={int(place): odd[int(n)] for place, n in enumerate(order_N) if int(n) in odd} if odd else {},
             remarks=remarks,
+            knows_regions=self.knows_regions,
         )
 
     def _order(self) -> NDArray[np.int64]:
         """Return the images in the order of their ids; where two share one, of their files."""
-        keys = [(_without_ending(name), name) for name in self.files]
+        names = (name.decode() for name in self.files)
+        keys = [(without_ending(name), name) for name in names]  # texts are in the order of their bytes
         return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
 
     def _refuse_equal_ids(
@@ -283,30 +288,6 @@ class _Loading:
 def _first_equal(ordered: NDArray[Any]) -> tuple[int, int] | None:
     same = np.flatnonzero(ordered[1:] == ordered[:-1])
     return (int(same[0]), int(same[0]) + 1) if len(same) else None
-
-
-def _inside(name: Any) -> str:
-    """Return the path of an image below the folder.
-
-    Raises:
-        ValueError: It is none, or leads out of the folder.
-    """
-    if not isinstance(name, str) or not name or "\0" in name or not _is_text(name):
-        raise ValueError(f"the file_name {name!r}, which is no path")
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if name.startswith("/") or ".." in parts or not parts:
-        raise ValueError(f"the file_name '{name}', which leads out of the folder 'images'; it is to be a path below it")
-    return "/".join(parts)
-
-
-def _is_text(name: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def _without_ending(file: bytes) -> bytes:
-    folder, slash, name = file.rpartition(b"/")
-    stem, dot, _ = name.rpartition(b".")
-    return folder + slash + (stem if dot and stem else name)
 
 
 def _side(image: dict[str, Any], name: str) -> int:

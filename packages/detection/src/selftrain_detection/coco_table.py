@@ -34,6 +34,7 @@ class CocoTable:
         ids: The names of the codes.
         odd: By place, what the file has instead of a box of four numbers.
         remarks: What was left out that belongs to no image.
+        knows_regions: Whether an image of the file has a list of regions to ignore, be it empty.
     """
 
     ids_M: NDArray[np.bytes_]
@@ -49,6 +50,7 @@ class CocoTable:
     ids: Ids
     odd: Mapping[int, str]
     remarks: tuple[str, ...]
+    knows_regions: bool
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -56,7 +58,11 @@ class CocoTable:
 
     def row(self, id_: str) -> int | None:
         """Return the row of an image by its id, None where the file does not list it."""
-        wanted = np.array(id_.encode("utf-8", "surrogateescape"))
+        encoded = id_.encode("utf-8", "surrogateescape")
+        if len(encoded) > self.ids_M.dtype.itemsize:
+            return None
+        # In the table's own type: of any other, the search would first convert the whole table.
+        wanted = np.array(encoded, self.ids_M.dtype)
         row = int(np.searchsorted(self.ids_M, wanted))
         return row if row < len(self) and self.ids_M[row] == wanted else None
 

@@ -84,6 +84,16 @@ class HeadConfig(StrictModel):
     prior: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.01, description="The score of every class at every anchor before training (paper: 0.01)."
     )
+    batch_norm_momentum: Share = Field(
+        default=0.1,
+        description="How much of a batch's statistics the running ones of the towers' and the neck's batch norm take "
+        "over (paper: 0.003, there written as 0.997).",
+    )
+    batch_norm_epsilon: PositiveFloat = Field(
+        default=1e-5,
+        description="Added to the variance in the towers' and the neck's batch norm (paper: 0.001, or 0.0001 where "
+        "its settings do not say).",
+    )
 
 
 class NeckConfig(StrictModel):
@@ -130,8 +140,11 @@ class BoxPredictionConfig(StrictModel):
         description="What becomes of boxes of a class that overlap a better one: taken out (nms), or with less score. "
         "soft_nms_tensorflow has TensorFlow's weight exp(−IoU²/2σ), soft_nms that of Bodla et al. 2017, exp(−IoU²/σ).",
     )
-    iou_threshold: Share = Field(
-        default=0.5, description="Overlap (IoU) above which a box is taken out: nms and soft_nms_tensorflow."
+    iou_threshold: Share | None = Field(
+        default=None,
+        description="Overlap (IoU) with a better box above which a box is taken out, by nms and soft_nms_tensorflow; "
+        "null: 0.5 for nms (paper), 1 for soft_nms_tensorflow, which then takes none out. At 0.5 that would be nms, "
+        "with less score for what stays.",
     )
     sigma: PositiveFloat = Field(default=0.3, description="σ of Soft-NMS (paper: 0.3, in TensorFlow's form).")
     candidates: PositiveInt = Field(
@@ -146,6 +159,13 @@ class BoxPredictionConfig(StrictModel):
         "the best of those that overlap.",
     )
     fusion_iou: Share = Field(default=0.55, description="Overlap (IoU) above which boxes of several views are one.")
+
+    @property
+    def hard_iou(self) -> float:
+        """The overlap (IoU) with a better box above which `suppression` takes a box out."""
+        if self.iou_threshold is not None:
+            return self.iou_threshold
+        return 0.5 if self.suppression == "nms" else 1.0
 
     @model_validator(mode="after")
     def _enough_candidates(self) -> Self:
@@ -166,7 +186,9 @@ class DetectionConfig(StrictModel):
     head: HeadConfig = Field(default=HeadConfig(), description="The layers that all levels share.")
     loss: LossConfig = Field(default=LossConfig(), description="Of classes and boxes.")
     max_boxes: PositiveInt = Field(
-        default=100, description="Boxes of an image that are trained on, regions to ignore among them (paper: 100)."
+        default=100,
+        description="Boxes of an image that are trained on, regions to ignore among them (paper: 100); at least "
+        "prediction.max_detections. Of more, objects go first, the surest where they have scores, else the largest.",
     )
     prediction: BoxPredictionConfig = Field(
         default=BoxPredictionConfig(), description="How outputs become boxes, of which what is stored is chosen."
@@ -177,3 +199,13 @@ class DetectionConfig(StrictModel):
         "needs selftrain-detection[faster].",
         json_schema_extra=NOT_IDENTITY,
     )
+
+    @model_validator(mode="after")
+    def _room_for_pseudo_boxes(self) -> Self:
+        if self.prediction.max_detections > self.max_boxes:
+            raise ValueError(
+                f"prediction.max_detections is {self.prediction.max_detections} and max_boxes {self.max_boxes}: a "
+                "teacher could find more boxes in an image than a student is taught; lower prediction.max_detections "
+                "or raise max_boxes"
+            )
+        return self

@@ -12,11 +12,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+from numpy.typing import NDArray
 
 from selftrain_core.correcting import Correcting
 from selftrain_core.errors import did_you_mean
-from selftrain_core.labels import BoxLabels
-from selftrain_detection.annotations import ClassNames
+from selftrain_core.labels import IGNORE_LABEL, BoxLabels
+from selftrain_detection.annotations import ClassNames, LabelsWithoutRegions
 from selftrain_detection.coco_loading import read_coco
 from selftrain_detection.source_config import BoxSettings
 
@@ -36,7 +37,8 @@ To correct boxes in CVAT, Label Studio, FiftyOne or any other tool that knows CO
 1. Make a project of the images and of the classes in classes.json, and import instances.json as COCO ("COCO 1.0" in
    CVAT, COCODetectionDataset in FiftyOne, label-studio-converter import coco for Label Studio).
 2. In each image mend or delete what is wrong, and draw what is missing: an image that was changed is taken to show
-   nothing but its boxes, and what else the file says to ignore.
+   nothing but its boxes, and what else the file says to ignore. A region is changed under 'ignore_regions'
+   of its image; to take out the last one of all images, leave an empty list there.
 3. Export as COCO, and put that file in the place of {folder}/instances.json.
 
 Images are found by their file_name, in whatever folder and order; ids may be others, and scores may be gone. An image
@@ -46,39 +48,58 @@ be used: take it out, or leave it out of the export.""",
 
 
 def said(labels: BoxLabels) -> list[list[float]]:
-    """Return class and corners of each box, to a hundredth of a pixel; regions to ignore are left out."""
-    is_box_N = labels.labels_N >= 0
-    corners_N4 = labels.boxes_N4[is_box_N].astype(np.float64).round(2)
-    rows: list[list[float]] = np.column_stack([labels.labels_N[is_box_N], corners_N4]).tolist()
+    """Return of each box and region its class, its corners to a hundredth of a pixel, and 1 for a crowd, else 0.
+
+    The class of a region to ignore is `IGNORE_LABEL`.
+    """
+    corners_N4 = labels.boxes_N4.astype(np.float64).round(2)
+    crowds_N = np.zeros(len(labels)) if labels.crowds_N is None else labels.crowds_N
+    rows: list[list[float]] = np.column_stack([labels.labels_N, corners_N4, crowds_N]).tolist()
     return rows
 
 
 def is_changed(labels: BoxLabels, before: Any) -> bool:
-    """Return whether there are other boxes than before, or one has moved by more than `SAME_PIXELS`.
+    """Return whether there are other boxes or regions than before, or one has moved by more than `SAME_PIXELS`.
 
     Args:
-        labels: The boxes.
+        labels: The boxes. Where their file knows of no regions to ignore, those are taken as they were.
         before: What `said` returned of those that were there.
 
     Raises:
         ValueError: `before` is none of its values.
     """
-    try:
-        before_N5 = np.array(before, np.float64).reshape(-1, 5)
-    except TypeError as error:
-        raise ValueError(f"{before!r} are no boxes") from error
-    now_M5 = np.array(said(labels), np.float64).reshape(-1, 5)
-    if len(before_N5) != len(now_M5):
+    before_N6 = _rows(before)
+    now_M6 = _rows(said(labels))
+    if isinstance(labels, LabelsWithoutRegions):
+        before_N6 = before_N6[before_N6[:, 0] != IGNORE_LABEL]
+    if len(before_N6) != len(now_M6):
         return True
-    is_class_NM = before_N5[:, None, 0] == now_M5[None, :, 0]
-    distance_NM = np.abs(before_N5[:, None, 1:] - now_M5[None, :, 1:]).max(2)
-    distance_NM = np.where(is_class_NM, distance_NM, np.inf)
-    for row in range(len(before_N5)):
+    is_kind_NM = (before_N6[:, None, [0, 5]] == now_M6[None, :, [0, 5]]).all(2)
+    distance_NM = np.abs(before_N6[:, None, 1:5] - now_M6[None, :, 1:5]).max(2)
+    distance_NM = np.where(is_kind_NM, distance_NM, np.inf)
+    for row in range(len(before_N6)):
         nearest = int(distance_NM[row].argmin())
         if distance_NM[row, nearest] > SAME_PIXELS:
             return True
         distance_NM[:, nearest] = np.inf  # each stands for one
     return False
+
+
+def _rows(values: Any) -> NDArray[np.float64]:
+    """Return what `said` returned as float64 [N, 6].
+
+    Raises:
+        ValueError: It is none of its values.
+    """
+    if values == []:
+        return np.zeros((0, 6))
+    try:
+        rows_N6 = np.array(values, np.float64)
+    except TypeError as error:
+        raise ValueError(f"{values!r} are no boxes") from error
+    if rows_N6.ndim != 2 or rows_N6.shape[1] != 6:
+        raise ValueError("there are boxes of which it does not say class, corners and whether they are crowds")
+    return rows_N6
 
 
 def ids_in_file(path: Path, classes: Sequence[str], ids: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -97,7 +97,7 @@ class RetinaNetLoss:
         # All images of a batch lie on one canvas.
         height, width = canvas_B2[0].tolist()
         anchors_A4 = self.anchors((height, width), boxes_BN4.device)
-        return match(boxes_BN4, label_BN, weight_BN, anchors_A4, self.config.matching)
+        return match(boxes_BN4, label_BN, weight_BN, anchors_A4, (height, width), self.config.matching)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_remembered": None}

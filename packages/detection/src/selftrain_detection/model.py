@@ -52,7 +52,14 @@ class RetinaNet(nn.Module):
         self.backbone = backbone
         self.neck: FpnNeck | None = None
         if config.neck.kind == "fpn":
-            self.neck = FpnNeck(backbone.channels, config.head.channels, STRIDES, batch_norm=config.neck.batch_norm)
+            self.neck = FpnNeck(
+                backbone.channels,
+                config.head.channels,
+                STRIDES,
+                batch_norm=config.neck.batch_norm,
+                momentum=config.head.batch_norm_momentum,
+                epsilon=config.head.batch_norm_epsilon,
+            )
         else:
             _require_pyramid(backbone)
         channels = backbone.channels[STRIDES[0]] if self.neck is None else config.head.channels
@@ -133,7 +140,11 @@ class Tower(nn.Module):
         widths = [in_channels] + [config.channels] * config.num_convs
         self.convs = nn.ModuleList(_conv(*pair, spread=0.01) for pair in itertools.pairwise(widths))
         self.norms = nn.ModuleList(
-            nn.ModuleList(nn.BatchNorm2d(config.channels) for _ in STRIDES) for _ in range(config.num_convs)
+            nn.ModuleList(
+                nn.BatchNorm2d(config.channels, eps=config.batch_norm_epsilon, momentum=config.batch_norm_momentum)
+                for _ in STRIDES
+            )
+            for _ in range(config.num_convs)
         )
         self.activation = nn.SiLU() if config.activation == "swish" else nn.ReLU()
         self.predictor = _conv(widths[-1], out_channels, spread=1e-5)

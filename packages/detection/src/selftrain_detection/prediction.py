@@ -156,9 +156,9 @@ def _suppressed(found: ScoredBoxes, config: BoxPredictionConfig) -> ScoredBoxes:
     if config.suppression == "soft_nms":
         return soft_nms(found, sigma=config.sigma, floor=floor, limit=limit)
     if config.suppression == "soft_nms_tensorflow":
-        iou = config.iou_threshold
+        iou = config.hard_iou
         return soft_nms_tensorflow(found, sigma=config.sigma, iou_threshold=iou, floor=floor, limit=limit)
-    return nms(found, config.iou_threshold, limit) if config.suppression == "nms" else found.best(limit)
+    return nms(found, config.hard_iou, limit) if config.suppression == "nms" else found.best(limit)
 
 
 def _merged(found_V: Sequence[ScoredBoxes], config: BoxPredictionConfig) -> ScoredBoxes:

@@ -96,7 +96,8 @@ def soft_nms_tensorflow(
     Args:
         found: In any order.
         sigma: σ; the larger, the less is taken away.
-        iou_threshold: A box is taken out where its IoU with a better one is higher than this; 1 takes none out.
+        iou_threshold: A box is taken out where its IoU with a better one is higher than this; 1 takes none out. With
+            that of hard NMS, this would be hard NMS with less score for what stays.
         floor: Boxes whose score has fallen to this or below are gone.
         limit: At most so many boxes are returned, of all classes together.
     """

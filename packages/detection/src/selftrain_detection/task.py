@@ -56,9 +56,11 @@ class DetectionTask(Task[BoxLabels, BoxPrediction]):
     correcting = CORRECTING
     strides = (8, 16, 32)
     optional_strides = (64, 128)
+    floor_setting = "task.prediction.floor"
 
     def __init__(self, config: DetectionConfig, classes: Sequence[str]) -> None:
         super().__init__(config, classes)
+        self.floor = config.prediction.floor
         self._loss = RetinaNetLoss(config)
         self.terms: tuple[LossTerm, ...] = self._loss.terms
 
@@ -145,7 +147,11 @@ class DetectionTask(Task[BoxLabels, BoxPrediction]):
         return _chosen(marked, decisions.actions != DROP)
 
     def to_targets(self, labels: BoxLabels, decisions: Decisions | None, geometry: Geometry) -> Targets:
-        """Return `max_boxes` boxes on the canvas; of more, objects go before regions to ignore, the largest first."""
+        """Return `max_boxes` boxes on the canvas.
+
+        Of more, objects go before regions to ignore; among either the surest first where there are scores, and of
+        equal ones the largest.
+        """
         weights_N = np.ones(len(labels), np.float32)
         if decisions is not None:
             weights_N = decisions.weights[decisions.actions != DROP]
@@ -154,7 +160,7 @@ class DetectionTask(Task[BoxLabels, BoxPrediction]):
         scale_4 = np.tile(geometry.matrix_23.diagonal(), 2)
         limit_4 = np.tile(geometry.valid[::-1], 2)
         boxes_N4 = np.clip(labels.boxes_N4 * scale_4, 0, limit_4).astype(np.float32)
-        chosen = self._most_important(boxes_N4, classes_N)
+        chosen = self._most_important(boxes_N4, classes_N, labels.scores_N)
         count, places = len(chosen), self.config.max_boxes
         boxes = np.zeros((places, 4), np.float32)
         label = np.full(places, PADDING_LABEL, np.int64)
@@ -209,10 +215,13 @@ class DetectionTask(Task[BoxLabels, BoxPrediction]):
             )
         return classes_N
 
-    def _most_important(self, boxes_N4: NDArray[np.float32], classes_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _most_important(
+        self, boxes_N4: NDArray[np.float32], classes_N: NDArray[np.int64], scores_N: NDArray[np.float32] | None
+    ) -> NDArray[np.int64]:
         """Return the places of the boxes that targets have room for, in their order."""
         area_N = (boxes_N4[:, 2] - boxes_N4[:, 0]) * (boxes_N4[:, 3] - boxes_N4[:, 1])
-        order_N = np.lexsort((-area_N, classes_N == IGNORE_LABEL))
+        sure_N = np.ones(len(area_N), np.float32) if scores_N is None else scores_N
+        order_N = np.lexsort((-area_N, -sure_N, classes_N == IGNORE_LABEL))
         return np.sort(order_N[: self.config.max_boxes])
 
 

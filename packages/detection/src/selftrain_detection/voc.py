@@ -6,7 +6,7 @@ Shape letters: N = boxes.
 from __future__ import annotations
 
 import math
-import xml.etree.ElementTree as ET  # what could expand is refused, see `_NoDeclarations`
+import xml.etree.ElementTree as ET  # `parse_xml` refuses what could expand
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from selftrain_core.data_source import DataSource, Entry
 from selftrain_core.errors import DataError
 from selftrain_core.labels import BoxLabels
 from selftrain_core.sources import find_images
+from selftrain_core.xml_files import parse_xml
 from selftrain_detection.annotations import (
     LEFT_OUT,
     ClassNames,
@@ -132,25 +133,15 @@ def _file_of(entry: Entry) -> Path:
     return entry.label_path
 
 
-class _NoDeclarations(ET.TreeBuilder):
-    """Refuses a document type, and with it entities: a kilobyte of them grows to gigabytes, or reads other files."""
-
-    def doctype(self, *_: Any) -> None:
-        raise ValueError("it declares a document type, which Pascal VOC files have no use for; take the DOCTYPE out")
-
-
 def _parse(file: Path) -> ET.Element:
-    parser = ET.XMLParser(target=_NoDeclarations())  # noqa: S314  # see above
     try:
-        parser.feed(file.read_bytes())
-        root = parser.close()
+        root = parse_xml(file.read_bytes())
     except OSError as error:
         raise DataError(f"the annotations {file} cannot be read: {error.strerror}") from error
     except ET.ParseError as error:
         raise DataError(f"the annotations {file} cannot be read: it is no XML ({error})") from error
     except (ValueError, LookupError) as error:  # of an encoding that is not known
         raise DataError(f"the annotations {file} cannot be read: {error}") from error
-    assert isinstance(root, ET.Element)
     if root.tag != "annotation":
         raise DataError(f"{file} is no Pascal VOC file: its root is <{root.tag[:50]}>, not <annotation>")
     return root

@@ -59,17 +59,28 @@ class FpnNeck(FpnLayers):
         strides: Of the levels, each twice the one before. The finest must be among the maps; the maps of the others
             are used as far as they are there without a gap.
         batch_norm: Whether each level has its own batch norm, without activation.
+        momentum: How much of a batch's statistics the batch norms' running ones take over.
+        epsilon: What the batch norms add to the variance.
     """
 
     def __init__(
-        self, channels: Mapping[int, int], width: int, strides: Sequence[int], *, batch_norm: bool = False
+        self,
+        channels: Mapping[int, int],
+        width: int,
+        strides: Sequence[int],
+        *,
+        batch_norm: bool = False,
+        momentum: float = 0.1,
+        epsilon: float = 1e-5,
     ) -> None:
         super().__init__()
         self.strides = tuple(strides)
         given = next((n for n, stride in enumerate(self.strides) if stride not in channels), len(self.strides))
         self.given_strides = self.strides[:given]
         self._add_layers([channels[stride] for stride in self.given_strides], width, len(self.strides) - given)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) if batch_norm else nn.Identity() for _ in self.strides)
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(width, eps=epsilon, momentum=momentum) if batch_norm else nn.Identity() for _ in self.strides
+        )
 
     def forward(self, features: Mapping[int, Tensor]) -> list[Tensor]:
         """Return the levels, finest first, each [B, width, ⌈H/s⌉, ⌈W/s⌉].

@@ -133,6 +133,7 @@ def _object(number: int, canvas: tuple[int, int], with_targets: bool) -> Batch:
         boxes_BN4=torch.tensor([box_4.tolist(), [0, 0, 9, 7], [0] * 4, [0] * 4], dtype=torch.float32),
         label_BN=torch.tensor([1, IGNORE_LABEL, PADDING_LABEL, PADDING_LABEL]),
         weight_BN=torch.tensor([0.75, 1.0, 0.0, 0.0]),
+        canvas_B2=torch.tensor(canvas),
     )
     return sample(image_HW3, canvas, f"object-{number}", targets=targets if with_targets else None)
 
