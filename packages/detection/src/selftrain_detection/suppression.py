@@ -141,8 +141,8 @@ def weighted_boxes_fusion(views: Sequence[ScoredBoxes], *, iou_threshold: float,
     """
     found = together(views)
     ordered = found.best(len(found))
-    # On the CPU: what each box does hangs on what the one before it did, and a GPU would only wait. NumPy, because a
-    # step of few numbers takes a tenth of the time that it takes torch.
+    # On the CPU: what each box does hangs on what the one before it did, and a GPU would only wait. NumPy, since
+    # steps of few numbers cost mostly the calls, and its are cheaper than torch's.
     boxes_N4, scores_N = ordered.boxes_N4.cpu().double().numpy(), ordered.scores_N.cpu().double().numpy()
     cluster_N = np.zeros(len(found), np.int64)
     average_N4, sum_N4, weight_N = np.zeros_like(boxes_N4), np.zeros_like(boxes_N4), np.zeros_like(scores_N)
