@@ -108,6 +108,11 @@ class Moody:
         return FixedDecision(0.2 + 0.2 * (Moody.calls % 3), None)(scores, labels)
 
 
+class Overstates(FixedPolicy):
+    def least(self) -> float:
+        return 0.9
+
+
 class NeedsPredictions(FixedPolicy):
     def fit(self, store: ScoreStatistics, labelled: ScoreStatistics) -> Policy:
         weight = store.images_C.sum() / np.float64(store.num_images) if store.num_images else np.nan
@@ -122,6 +127,7 @@ CASES += [
     (PolicyContract, "test_any_shape", r"scores of shape \(5, 6\) give decisions of shape", policy_of(Flat)),
     (PolicyContract, "test_values", "weights are", policy_of(NegativeWeights)),
     (PolicyContract, "test_values", "actions are", policy_of(OtherActions)),
+    (PolicyContract, "test_least", "below least", Overstates),
     (PolicyContract, "test_elementwise", "the decision on element", policy_of(Relative)),
     (PolicyContract, "test_inputs_are_not_changed", "scores and labels after", policy_of(PolicyInPlace)),
     (

@@ -52,6 +52,15 @@ class PolicyContract(ComponentContract):
         assert np.isin(decided.actions, (KEEP, IGNORED, DROP)).all(), f"actions are {np.unique(decided.actions)}"
         assert np.isfinite(decided.weights).all() and (decided.weights >= 0).all(), f"weights are {decided.weights}"
 
+    def test_least(self) -> None:
+        """What scores below `least` is dropped: as if it had not been predicted, which it then need not be."""
+        policy: PseudoLabelPolicy = self.load()(self.settings(), self.classes)
+        least = policy.least()
+        assert 0 <= least <= 1, f"least() is {least}; scores lie in 0..1"
+        scores, labels = self.scores((400,))
+        below = self.fitted()(scores, labels).actions[scores < least]
+        assert (below == DROP).all(), f"below least(), {least}, actions are {np.unique(below)}"
+
     def test_elementwise(self) -> None:
         """What is decided of one prediction depends on its score and label alone."""
         policy = self.fitted()
