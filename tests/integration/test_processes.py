@@ -18,6 +18,7 @@ import pytest
 from selftrain_core.config import RunConfig, dump_config
 from selftrain_core.errors import DataError, RunError, StageFailedError
 from selftrain_core.forecast import forecast
+from selftrain_core.goals import Goal
 from selftrain_core.progress import Event
 from selftrain_core.rounds import self_train
 
@@ -98,7 +99,7 @@ def test_a_loader_worker_does_not_hold_the_folder(make_config: MakeConfig, tmp_p
                 links = [str(link.readlink()) for link in Path(f"/proc/{process}/fd").iterdir() if link.is_symlink()]
                 held.append(lock in links)
 
-    self_train(make_config(device={"workers": 1}, teacher={"steps": 40}, baseline=False), run, look)
+    self_train(make_config(device={"workers": 1}, teacher={"steps": 40}), run, look, goal=Goal("teach"))
     assert held[0], "the stage holds the lock"
     assert len(held) > 1
     assert not any(held[1:])
