@@ -1,7 +1,7 @@
 # `make` checks everything quick; `make demo` and `make test` set themselves up on a fresh machine.
 PYTHON ?= python3
 VENV ?= .venv
-PACKAGES = packages/core[timm] packages/segmentation packages/detection packages/augment packages/accel cli[demo]
+PACKAGES = packages/core[timm] packages/segmentation packages/detection[faster] packages/augment packages/accel cli[demo]
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
