@@ -12,7 +12,7 @@ from torch import nn
 from selftrain_core.config import DataConfig
 from selftrain_core.config_model import StrictModel
 from selftrain_core.index import Index, build_sources, write_index
-from selftrain_core.prediction import cut, evaluating, in_thread, predictions
+from selftrain_core.prediction import cut, evaluating, in_threads, predictions
 from selftrain_core.samples import IndexPictures, PictureDataset
 from selftrain_core.testing import assert_equal
 from selftrain_core.testing.fakes import PixelTask, TinyBackbone, TinyBackboneConfig
@@ -75,6 +75,66 @@ def test_predictions_come_in_order_with_their_failures(dataset: PictureDataset, 
     )
 
 
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+class Watched(nn.Module):
+    """Notes of each forward pass how many images it has, who makes it, and with how many threads."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.calls: list[tuple[int, int, int]] = []
+        self.meeting = threading.Barrier(2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls.append((len(images), threading.get_ident(), torch.get_num_threads()))
+        if len(images) > 1:
+            self.meeting.wait(timeout=60)  # passes only if two threads are here at once
+        found: torch.Tensor = self.model(images)
+        return found
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_threads_share_out_the_images_of_a_batch(dataset: PictureDataset, task: PixelTask) -> None:
+    watched = Watched(model(task).eval())
+    batches = [[0, 1, 3, 4] * 2, [4, 3, 1, 0] * 2]
+    found = [r for results in predictions(watched, task, dataset, batches, CPU, 0) for r in results]
+    assert [r.place for r in found] == [0, 1, 3, 4] * 4
+    assert [(images, threads) for images, _, threads in watched.calls] == [(4, 2)] * 4
+    assert len({thread for _, thread, _ in watched.calls}) == 2
+    assert torch.get_num_threads() == 4, "torch has its threads back"
+    alone = predictions(watched.model, task, dataset, cut([0, 1, 3, 4], 1), CPU, 0)
+    by_place = {r.place: r.prediction for results in alone for r in results}
+    assert_equal([r.prediction for r in found], [by_place[r.place] for r in found], "in threads", atol=1e-5)
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_a_thread_more_is_not_worth_few_images(dataset: PictureDataset, task: PixelTask) -> None:
+    watched = Watched(model(task).eval())
+    watched.meeting = threading.Barrier(1)
+    list(predictions(watched, task, dataset, [[0, 1, 3, 4]], CPU, 0))
+    assert watched.calls == [(4, threading.get_ident(), 4)]
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_torch_has_its_threads_back_after_an_error(dataset: PictureDataset, task: PixelTask) -> None:
+    class Broken(Watched):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            raise KeyError(len(images))
+
+    broken = Broken(model(task)).train()
+    with pytest.raises(KeyError):
+        list(predictions(broken, task, dataset, [[0, 1, 3, 4] * 4], CPU, 0))
+    assert torch.get_num_threads() == 4
+    assert broken.training
+
+
 def test_a_batch_without_a_readable_image(dataset: PictureDataset, task: PixelTask) -> None:
     ((only,),) = predictions(model(task), task, dataset, [[2]], CPU, 0)
     assert only.failure
@@ -95,9 +155,9 @@ def test_modes_buffers_and_gradient_are_as_before(dataset: PictureDataset, task:
     list(module.children())[2].eval()
     modes = [part.training for part in module.modules()]
     state = {name: value.clone() for name, value in module.state_dict().items()}
-    for _ in predictions(module, task, dataset, [[0, 1]], CPU, 0):
-        assert [part.training for part in module.modules()] == modes, "between batches too"
-        assert torch.is_grad_enabled()
+    for _ in predictions(module, task, dataset, [[0, 1], [3]], CPU, 0):
+        assert torch.is_grad_enabled(), "between batches too"
+    assert [part.training for part in module.modules()] == modes
     assert_equal(dict(module.state_dict()), state, "state after predicting")
 
 
@@ -135,9 +195,9 @@ def test_what_a_thread_makes_comes_in_order() -> None:
         threads.add(threading.get_ident())
         return number**2
 
-    assert list(in_thread(square, range(20))) == [number**2 for number in range(20)]
+    assert list(in_threads(square, range(20))) == [number**2 for number in range(20)]
     assert len(threads) == 1 and threading.get_ident() not in threads
-    assert list(in_thread(square, [])) == []
+    assert list(in_threads(square, [])) == []
 
 
 def test_a_thread_stays_no_further_behind_than_it_may() -> None:
@@ -149,7 +209,7 @@ def test_a_thread_stays_no_further_behind_than_it_may() -> None:
             taken.append(number)
             yield number
 
-    for done in in_thread(lambda number: number, items()):
+    for done in in_threads(lambda number: number, items()):
         assert len(taken) <= done + 2
     assert len(taken) == 9
 
@@ -161,13 +221,13 @@ def test_an_error_in_a_thread_is_raised_and_ends_it() -> None:
         made.append(1 / number)
 
     with pytest.raises(ZeroDivisionError):
-        list(in_thread(invert, [2, 0, 1, 1, 1]))
+        list(in_threads(invert, [2, 0, 1, 1, 1]))
     assert len(made) <= 2
 
 
 def test_closed_early_a_thread_drops_what_has_not_begun() -> None:
     made: list[int] = []
-    results = in_thread(made.append, range(9))
+    results = in_threads(made.append, range(9))
     next(results)
     results.close()
     assert len(made) <= 2

@@ -177,9 +177,10 @@ class ObjectiveConfig(StrictModel):
 class DeviceConfig(StrictModel):
     """Where it runs.
 
-    Nothing here is part of a result's identity. Workers and checkpoints change nothing, `predict_batch` the last bits;
-    with another number of devices or micro-batches, batch norm sees other groups of images, and the numbers change a
-    little; so they do with another precision, memory order or synchronised batch norm.
+    Nothing here is part of a result's identity. Workers and checkpoints change nothing, `predict_batch` the last bits
+    (and so does, on a processor, the number of torch's threads); with another number of devices or micro-batches, batch
+    norm sees other groups of images, and the numbers change a little; so they do with another precision, memory order
+    or synchronised batch norm.
     """
 
     accelerator: str = Field(default="auto", description="A name from `selftrain plugins`, or auto.")

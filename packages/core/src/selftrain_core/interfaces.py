@@ -110,8 +110,10 @@ class Task(Correctable[LabelsT], ABC, Generic[LabelsT, PredictionT]):
     def predict(self, model: nn.Module, batch: Batch, views: Sequence[View] = PLAIN_VIEW) -> list[PredictionT]:
         """Return one raw, scored, never thresholded prediction per image.
 
+        On a processor several threads call it at once, each with images of its own.
+
         Args:
-            model: What `build_model` returned.
+            model: What `build_model` returned, in evaluation mode.
             batch: Floating images.
             views: How the model looks at each image; the prediction is made from all of them.
         """

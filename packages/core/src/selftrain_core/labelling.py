@@ -22,7 +22,7 @@ from selftrain_core.index import Index
 from selftrain_core.interfaces import Policy, Task
 from selftrain_core.labels import HISTOGRAM_BINS, KEEP, ScoreStatistics
 from selftrain_core.precision import Precision
-from selftrain_core.prediction import Predicted, cut, in_thread, predictions
+from selftrain_core.prediction import Predicted, cut, in_threads, predictions
 from selftrain_core.progress import Reporter
 from selftrain_core.samples import IndexPictures, PictureDataset, PictureList
 from selftrain_core.store import EMPTY, LABELLED, LEAK, UNREADABLE, open_shard, seal, shard_path, write_shard
@@ -83,7 +83,7 @@ def write_shards(
     whole = own = elsewhere = 0
     found = predictions(model, task, dataset, batches, device, workers, views, precision)
     # Rows are made while a GPU computes. On a processor both want the same cores, and two pools of threads do less.
-    made = (writer.add(results) for results in found) if device.type == "cpu" else in_thread(writer.add, found)
+    made = (writer.add(results) for results in found) if device.type == "cpu" else in_threads(writer.add, found)
     with closing(made) as counts:
         for turn in range(-(-len(missing) // world_size())):
             whole += len(shards[mine[turn]]) if turn < len(mine) else 0

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from selftrain_core.batch import float_images
 from selftrain_core.interfaces import Task
 from selftrain_core.precision import InPrecision, Precision
-from selftrain_core.samples import PictureDataset, gather_pictures
+from selftrain_core.samples import PictureDataset, Pictures, gather_pictures
 from selftrain_core.views import PLAIN_VIEW, View
 
 ItemT = TypeVar("ItemT")
@@ -41,12 +41,17 @@ class Predicted:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model in evaluation mode without gradient, and every module back into the mode it had."""
+    with _in_evaluation_mode(model), torch.inference_mode():
+        yield
+
+
+@contextmanager
+def _in_evaluation_mode(model: nn.Module) -> Iterator[None]:
     in_training = [module for module in model.modules() if module.training]
     if in_training:  # a model that only predicts is spared the round through its hundreds of modules
         model.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         for module in in_training:
             module.training = True
@@ -56,38 +61,70 @@ def predictions(
     model: nn.Module,
     task: Task[Any, Any],
     dataset: PictureDataset,
-    batches: Iterable[Sequence[int]],
+    batches: Sequence[Sequence[int]],
     device: torch.device,
     workers: int,
     views: Sequence[View] = PLAIN_VIEW,
     precision: Precision = "float32",
 ) -> Iterator[list[Predicted]]:
-    """Yield the predictions of each batch of places in `dataset`, in order.
+    """Yield the predictions of the places in `dataset` of all batches, in order, as many at once as come.
 
     Args:
         model: On `device`.
         task: Interprets the model's outputs.
         dataset: The images.
-        batches: Places in the dataset, a list per forward pass.
+        batches: Places in the dataset, a list for as many images as memory has room for at once.
         device: Where to predict.
         workers: Processes that read images.
         views: How the model looks at each image.
         precision: In which the model computes.
     """
-    seen = model if precision == "float32" else InPrecision(model, precision)
+    lanes = _lanes(device, max(map(len, batches), default=0))
+    if lanes > 1:
+        batches = [part for places in batches for part in cut(places, -(-len(places) // lanes))]
     loader: DataLoader[Any] = DataLoader(
         dataset, batch_sampler=cast("Iterable[list[int]]", batches), num_workers=workers, collate_fn=gather_pictures,
         pin_memory=device.type == "cuda",
     )  # fmt: skip
+    seen = model if precision == "float32" else InPrecision(model, precision)
     dtype = next(model.parameters()).dtype
-    for pictures in loader:
+
+    def predict(pictures: Pictures) -> list[Predicted]:
         results = [Predicted(place, None, reason) for place, reason in pictures.failures.items()]
         if pictures.batch is not None:
             batch = pictures.batch.to(device, non_blocking=True)
-            with evaluating(model):
+            with torch.inference_mode():
                 found = task.predict(seen, replace(batch, image_B3HW=float_images(batch.image_B3HW, dtype)), views)
             results += [Predicted(place, item) for place, item in zip(pictures.places, found, strict=True)]
-        yield sorted(results, key=lambda result: result.place)
+        return sorted(results, key=lambda result: result.place)
+
+    with _in_evaluation_mode(model), _shared_out(lanes):
+        yield from map(predict, loader) if lanes == 1 else in_threads(predict, loader, threads=lanes, ahead=lanes)
+
+
+IMAGES_PER_LANE = 4
+"""Fewer in a forward pass cost Python, of which one thread at a time runs, more than they gain."""
+
+
+def _lanes(device: torch.device, images: int) -> int:
+    """Return into how many parts, computed at once, a batch of `images` is cut.
+
+    Threads that share out each layer wait for one another after each, and all for one that had to step back for a
+    process that reads images. On a processor they therefore share out the images of a batch.
+    """
+    return min(torch.get_num_threads(), max(1, images // IMAGES_PER_LANE)) if device.type == "cpu" else 1
+
+
+@contextmanager
+def _shared_out(lanes: int) -> Iterator[None]:
+    """Let each of `lanes` threads that call torch have its share of torch's own threads."""
+    threads = torch.get_num_threads()
+    if lanes > 1:
+        torch.set_num_threads(threads // lanes)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def cut(places: Sequence[int], size: int) -> list[Sequence[int]]:
@@ -95,24 +132,27 @@ def cut(places: Sequence[int], size: int) -> list[Sequence[int]]:
     return [places[start : start + size] for start in range(0, len(places), size)]
 
 
-def in_thread(function: Callable[[ItemT], ResultT], items: Iterable[ItemT], ahead: int = 1) -> Generator[ResultT]:
-    """Yield ``function(item)`` of each item in order, computed in another thread while the next items come.
+def in_threads(
+    function: Callable[[ItemT], ResultT], items: Iterable[ItemT], threads: int = 1, ahead: int = 1
+) -> Generator[ResultT]:
+    """Yield ``function(item)`` of each item in order, computed in other threads while the next items come.
 
     Closed early, it drops what has not begun, and waits for what has.
 
     Args:
-        function: Never runs twice at once.
+        function: Runs at most `threads` times at once.
         items: Taken in this thread.
-        ahead: Items that may wait.
+        threads: How many.
+        ahead: Items that may be on their way.
     """
-    thread = ThreadPoolExecutor(1)
+    pool = ThreadPoolExecutor(threads)
     waiting: deque[Future[ResultT]] = deque()
     try:
         for item in items:
-            waiting.append(thread.submit(function, item))
+            waiting.append(pool.submit(function, item))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        thread.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)

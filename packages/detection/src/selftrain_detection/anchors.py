@@ -54,13 +54,15 @@ class Anchors:
         if torch.compiler.is_compiling():
             return self._make(canvas, device)
         key = (*canvas, str(device))
-        if key not in self._made:
-            if len(self._made) >= _KEPT:
-                del self._made[next(iter(self._made))]
+        anchors_A4 = self._made.get(key)
+        if anchors_A4 is None:
             # Made while a model predicts, they must still do when it trains.
             with torch.inference_mode(False):
-                self._made[key] = self._make(canvas, device)
-        return self._made[key]
+                anchors_A4 = self._make(canvas, device)
+            if len(self._made) >= _KEPT:  # of several threads, another may have been here just before
+                self._made.pop(next(iter(self._made)), None)
+            self._made[key] = anchors_A4
+        return anchors_A4
 
     def _make(self, canvas: tuple[int, int], device: torch.device | str) -> Tensor:
         return torch.cat([self._level(*shape, stride) for stride, shape in level_shapes(canvas)]).to(device)

@@ -115,7 +115,7 @@ at its size, as a PNG of class indices (grey or palette, not RGB). Delete what i
             seen_BCHW = view.back(model(view(batch.image_B3HW)).float().softmax(1), canvas)
             total_BCHW = seen_BCHW if total_BCHW is None else total_BCHW + seen_BCHW
         assert total_BCHW is not None
-        probability_BCHW = total_BCHW / len(views)
+        probability_BCHW = total_BCHW if len(views) == 1 else total_BCHW / len(views)
         return [
             SegmentationPrediction(probability_CHW[:, :height, :width], (original[0], original[1]))
             for probability_CHW, (height, width), original in zip(

@@ -6,6 +6,7 @@ import itertools
 import pickle
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -178,6 +179,20 @@ class TaskContract(ComponentContract):
             task.predict(model, blind)
         assert len(predictions) == len(batch), f"{len(predictions)} predictions of {len(batch)} images"
         assert [module.training for module in model.modules()] == modes, "predict changes the model's mode"
+
+    def test_predict_in_threads(self) -> None:
+        """Several threads that predict at once get what one gets after the other."""
+        task = self.task()
+        model, batch = self.model(task), self.batch(task)
+
+        def labels(number: int) -> list[Any]:
+            with torch.inference_mode():
+                seen = replace(batch, image_B3HW=batch.image_B3HW.roll(number, -1))
+                return [task.as_labels(prediction) for prediction in task.predict(model, seen)]
+
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(labels, range(8)))
+        assert_equal(together, [labels(number) for number in range(8)], "predictions of several threads", atol=1e-4)
 
     def test_row_round_trip(self) -> None:
         """A prediction's labels fit the row schema, and come back from Arrow as they were."""
