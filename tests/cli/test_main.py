@@ -49,7 +49,11 @@ def test_the_check_for_heavy_imports_can_fail() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["plugins"], ["config", "schema"], *([name, "--help"] for name in ("run", "demo", "predict", "labels", "init"))],
+    [
+        ["plugins"],
+        ["config", "schema"],
+        *([name, "--help"] for name in ("run", "demo", "predict", "labels", "init", "augment")),
+    ],
 )
 def test_no_command_imports_torch_to_start(arguments: list[str]) -> None:
     assert "torch" not in heavy_imports(arguments)
@@ -118,6 +122,7 @@ def test_options_are_few_and_known() -> None:
         "labels": [],
         "init": ["--force", "--format", "--images", "--json", "--masks", "--minutes", "--output", "-o", "folder"],
         "demo": ["--output", "--seed", "--task", "-o"],
+        "augment": [],
         "plugins": ["--json", "name"],
         "config": [],
     }

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selftrain_augment.augment import Augment
 from selftrain_augment.config import S1Config
-from selftrain_augment.s1 import AugmentS1
 from selftrain_core.batch import Targets, float_images
 from selftrain_core.testing.samples import draws, object_batch
 from selftrain_detection.anchors import Anchors
@@ -287,7 +287,7 @@ def test_what_the_crop_leaves_of_an_object_is_no_background() -> None:
             canvas_B2=torch.tensor([canvas]),
         )  # fmt: skip
         batch = replace(batch, image_B3HW=float_images(batch.image_B3HW), targets=targets)
-        augment = AugmentS1(S1Config(scale_min=2.0, scale_max=3.0, min_visibility=0.4))
+        augment = Augment(S1Config(scale_min=2.0, scale_max=3.0, min_visibility=0.4))
         after = augment(batch, torch.tensor([1000 + number])).targets
         assert after.boxes_BN4 is not None and after.label_BN is not None and after.weight_BN is not None
         if after.label_BN.item() != -2:

@@ -88,10 +88,12 @@ def what_is_wrong(line: str) -> str | None:
 
 def defined(module: str) -> set[str]:
     """Return the names in a module of selftrain's, without importing it."""
-    name = f"{module.replace('.', '/')}.py"
-    (path,) = (path for folder in SOURCES if (path := folder / name).is_file())
+    names = (f"{module.replace('.', '/')}.py", f"{module.replace('.', '/')}/__init__.py")
+    (path,) = (path for folder in SOURCES for name in names if (path := folder / name).is_file())
     found: set[str] = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]:
+            found |= set(ast.literal_eval(node.value))  # some are imported only when they are asked for
         found |= {target.id for target in getattr(node, "targets", []) if isinstance(target, ast.Name)}
         found |= {alias.asname or alias.name for alias in getattr(node, "names", [])}
         found.add(str(getattr(node, "name", "")))

@@ -45,7 +45,7 @@ def look_at(folder: Path, images: str | None = None, masks: str | None = None, f
         raise DataError(f"--masks {masks} goes with --format masks, not with --format {form}")
     warning, chosen = None, form or "masks"
     if form is None and masks is None:
-        there = [name for name, is_there in _IS_THERE.items() if is_there(folder, images)]
+        there = forms_in(folder, images)
         if not there:
             return _explained(folder, images)
         chosen = there[0]
@@ -57,6 +57,16 @@ def look_at(folder: Path, images: str | None = None, masks: str | None = None, f
     if warning:
         found.warnings.insert(0, warning)
     return found
+
+
+def forms_in(folder: Path, images: str | None = None) -> list[str]:
+    """Return the names of the `FORMS` in which a folder holds labels.
+
+    Args:
+        folder: The folder.
+        images: The name of the folder of images in it, where it has no usual one.
+    """
+    return [name for name, is_there in _IS_THERE.items() if is_there(folder, images)]
 
 
 def _add_pools(found: DataFolder) -> None:

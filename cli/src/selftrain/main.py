@@ -26,6 +26,7 @@ COMMANDS = {
     "init": LazyCommand("selftrain.init_command:init", "Write a configuration that fits a data folder and a time."),
     "demo": LazyCommand("selftrain.demo:demo", "See it work in minutes: no data, no download, no GPU."),
     "split": LazyCommand("selftrain.split_command:split", "Write lists of labelled fractions, stratified by class."),
+    "augment": LazyCommand("selftrain.augment_command:augment", "See what an augmentation does to your images."),
     "plugins": LazyCommand("selftrain.plugins_command:plugins", "List plugins, and what they offer."),
     "config": LazyCommand(
         "selftrain.config_command:config", "Show a configuration, how two differ, or the schema of all."

@@ -1,17 +1,23 @@
-"""Affine geometry of a batch: matrices, resampling and boxes, each image with its own matrix.
+"""Affine geometry of a batch: matrices and resampling, each image with its own matrix.
 
 Coordinates are (x, y) at pixel edges, so the centre of the top-left pixel is (0.5, 0.5). A matrix is [2, 3], maps
 column vectors (x, y, 1) of the old canvas to the new one, and is invertible. All products are written out, and kornia's
 `warp_affine` is not used: autocast and TF32 round matrix products, in bfloat16 by two pixels on a canvas of 640.
 
-Shape letters: B = images, H, W = canvas height and width, N = boxes per image.
+Shape letters: B = images, H, W = height and width of the new canvas, h, w = of the old one. Points [B, H, W] may be
+given as columns [B, 1, W] and rows [B, H, 1].
 """
 
 from __future__ import annotations
 
 import torch
-from kornia.geometry.transform import remap
 from torch import Tensor
+from torch.nn import functional
+
+
+def affine(a: Tensor, b: Tensor, c: Tensor, d: Tensor, e: Tensor, f: Tensor) -> Tensor:
+    """Return the matrices ((a, b, c), (d, e, f)), floating [B, 2, 3], of entries [B]."""
+    return torch.stack([torch.stack([a, b, c], dim=1), torch.stack([d, e, f], dim=1)], dim=1)
 
 
 def compose(outer_B23: Tensor, inner_B23: Tensor) -> Tensor:
@@ -20,22 +26,30 @@ def compose(outer_B23: Tensor, inner_B23: Tensor) -> Tensor:
     return torch.cat([result[:, :, :2], result[:, :, 2:] + outer_B23[:, :, 2:]], dim=2)
 
 
-def source_axes(matrix_B23: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return where the centres of the new columns and rows lie on the old canvas: x [B, W] and y [B, H], floating.
+def about(linear: tuple[Tensor, Tensor, Tensor, Tensor], centre_B2: Tensor) -> Tensor:
+    """Return the matrices that apply ((a, b), (d, e)), entries [B], and leave `centre_B2`, (x, y), where it is."""
+    a, b, d, e = linear
+    x, y = centre_B2.unbind(1)
+    return affine(a, b, x - a * x - b * y, d, e, y - d * x - e * y)
 
-    One axis each suffices, and costs next to nothing, because these matrices neither turn nor shear.
+
+def source_points(matrix_B23: Tensor, height: int, width: int, *, upright: bool = False) -> tuple[Tensor, Tensor]:
+    """Return where the centres of the new pixels lie on the old canvas: x and y, floating [B, H, W].
 
     Args:
-        matrix_B23: Old canvas → new canvas, without rotation or shear.
+        matrix_B23: Old canvas → new canvas.
         height: Height of the new canvas.
         width: Width of the new canvas.
+        upright: Whether no matrix turns or shears. Then x is [B, 1, W] and y [B, H, 1], which is all there is to know.
     """
-    row_x_B3, row_y_B3 = matrix_B23.unbind(1)
+    a, b, c, d, e, f = (entry_B11 for entry_B11 in matrix_B23.flatten(1)[..., None, None].unbind(1))
     # The shift comes off before the division: a difference of whole and half pixels is exact.
-    return (
-        (_centres(width, matrix_B23) - row_x_B3[:, 2:]) / row_x_B3[:, :1],
-        (_centres(height, matrix_B23) - row_y_B3[:, 2:]) / row_y_B3[:, 1:2],
-    )
+    x_B1W, y_BH1 = _centres(width, matrix_B23) - c, _centres(height, matrix_B23)[:, None] - f
+    determinant_B11 = a * e - b * d
+    along_x_B1W, along_y_BH1 = x_B1W * (e / determinant_B11), y_BH1 * (a / determinant_B11)
+    if upright:
+        return along_x_B1W, along_y_BH1
+    return along_x_B1W - y_BH1 * (b / determinant_B11), along_y_BH1 - x_B1W * (d / determinant_B11)
 
 
 def _centres(size: int, like: Tensor) -> Tensor:
@@ -55,60 +69,81 @@ def inside(valid_B2: Tensor, height: int, width: int) -> Tensor:
     return (rows_H < valid_B2[:, :1])[:, :, None] & (columns_W < valid_B2[:, 1:])[:, None, :]
 
 
-def warp_bilinear(image_B3HW: Tensor, x_BW: Tensor, y_BH: Tensor, valid_B2: Tensor) -> Tensor:
-    """Return the images sampled bilinearly at columns `x_BW` and rows `y_BH`: floating [B, 3, H, W].
+def within(x_BHW: Tensor, y_BHW: Tensor, valid_B2: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the points, or for those outside the picture, or in the outer half of a border pixel, the closest others.
 
-    A point in the outer half of the picture's border pixels, or beyond, takes the border pixel's colour, so that what
-    the canvas shows outside the picture never bleeds in.
-
-    Args:
-        image_B3HW: Floating images on the old canvas.
-        x_BW: Where to sample, pixel edges of the old canvas.
-        y_BH: Likewise.
-        valid_B2: int64 height and width of the old picture.
-    """
-    shape = (len(x_BW), y_BH.shape[1], x_BW.shape[1])
-    # remap counts from the centre of the first pixel, half a pixel inside the edge that everything else counts from.
-    columns_BW = torch.minimum(x_BW.clamp(min=0.5), valid_B2[:, 1:] - 0.5) - 0.5
-    rows_BH = torch.minimum(y_BH.clamp(min=0.5), valid_B2[:, :1] - 0.5) - 0.5
-    columns_BHW, rows_BHW = columns_BW[:, None, :].expand(shape), rows_BH[:, :, None].expand(shape)
-    warped: Tensor = remap(image_B3HW, columns_BHW, rows_BHW, "bilinear", "border", align_corners=True)
-    return warped
-
-
-def take_nearest(map_BHW: Tensor, x_BW: Tensor, y_BH: Tensor, valid_B2: Tensor) -> Tensor:
-    """Return the pixels in which columns `x_BW` and rows `y_BH` lie: [B, H, W], values copied, never computed.
-
-    A point outside the picture takes the closest pixel of the picture.
+    Sampled there, what the canvas shows outside the picture never bleeds in.
 
     Args:
-        map_BHW: Maps of any type on the old canvas.
-        x_BW: Where to look, pixel edges of the old canvas.
-        y_BH: Likewise.
-        valid_B2: int64 height and width of the old picture.
+        x_BHW: Pixel edges of the old canvas.
+        y_BHW: Likewise.
+        valid_B2: Height and width of the old picture.
     """
-    columns_BW = torch.minimum(x_BW.floor().long().clamp(min=0), valid_B2[:, 1:] - 1)
-    rows_BH = torch.minimum(y_BH.floor().long().clamp(min=0), valid_B2[:, :1] - 1)
-    image_B11 = torch.arange(len(map_BHW), device=map_BHW.device)[:, None, None]
-    return map_BHW[image_B11, rows_BH[:, :, None], columns_BW[:, None, :]]
+    limit_B2 = (valid_B2 - 0.5).to(x_BHW.dtype)[:, :, None, None]
+    half = limit_B2.new_tensor(0.5)
+    return torch.clamp(x_BHW, half, limit_B2[:, 1]), torch.clamp(y_BHW, half, limit_B2[:, 0])
 
 
-def move_boxes(boxes_BN4: Tensor, matrix_B23: Tensor) -> Tensor:
-    """Return the axis-aligned hulls of the boxes' moved corners: xyxy, floating [B, N, 4], not clipped."""
-    x_BN4, y_BN4 = boxes_BN4[..., [0, 2, 2, 0]], boxes_BN4[..., [1, 1, 3, 3]]
-    row_x, row_y = (row_B3[:, None, None, :].unbind(3) for row_B3 in matrix_B23.unbind(1))
-    new_x_BN4 = row_x[0] * x_BN4 + row_x[1] * y_BN4 + row_x[2]
-    new_y_BN4 = row_y[0] * x_BN4 + row_y[1] * y_BN4 + row_y[2]
-    return torch.stack([new_x_BN4.amin(2), new_y_BN4.amin(2), new_x_BN4.amax(2), new_y_BN4.amax(2)], dim=2)
+def covered(x_BHW: Tensor, y_BHW: Tensor, within_x_BHW: Tensor, within_y_BHW: Tensor) -> Tensor:
+    """Return which points lie on the old picture: bool [B, H, W]; by a hair outside counts as on it.
+
+    The hair is a thousandth of a pixel: what float32 rounds off of a point on the picture's edge.
+
+    Args:
+        x_BHW: The points.
+        y_BHW: Likewise.
+        within_x_BHW: What `within` makes of them.
+        within_y_BHW: Likewise.
+    """
+    is_in_columns = (x_BHW - within_x_BHW).abs_() < 0.5 + _HAIR
+    return is_in_columns & ((y_BHW - within_y_BHW).abs_() < 0.5 + _HAIR)
 
 
-def clip_boxes(boxes_BN4: Tensor, valid_B2: Tensor) -> Tensor:
-    """Return the parts of the boxes inside the picture: xyxy, floating [B, N, 4]; empty where nothing is left."""
-    limit_B14 = valid_B2.flip(1).repeat(1, 2)[:, None].to(boxes_BN4.dtype)
-    return torch.minimum(boxes_BN4.clamp(min=0), limit_B14)
+_HAIR = 1e-3
 
 
-def areas(boxes_BN4: Tensor, shortest_side: float = 0.0) -> Tensor:
-    """Return the boxes' areas in square pixels, floating [B, N]; 0 where a side is not longer than `shortest_side`."""
-    sides_BN2 = boxes_BN4[..., 2:] - boxes_BN4[..., :2]
-    return torch.where((sides_BN2 > shortest_side).all(2), sides_BN2.prod(2), 0)
+def warp_bilinear(image_BChw: Tensor, x_BHW: Tensor, y_BHW: Tensor) -> Tensor:
+    """Return the images sampled bilinearly at the points: [B, C, H, W], of the images' type.
+
+    Args:
+        image_BChw: Floating images on the old canvas.
+        x_BHW: Where to sample, float32, pixel edges of the old canvas.
+        y_BHW: Likewise.
+    """
+    height, width = image_BChw.shape[2:]
+    grid_BHW2 = x_BHW.new_empty((len(x_BHW), y_BHW.shape[1], x_BHW.shape[2], 2))
+    grid_BHW2[..., 0], grid_BHW2[..., 1] = x_BHW * (2 / width) - 1, y_BHW * (2 / height) - 1
+    # In float32 whatever the images are: in bfloat16 a point of the grid would be off by pixels.
+    found = functional.grid_sample(image_BChw.float(), grid_BHW2, "bilinear", "border", align_corners=False)
+    return found.to(image_BChw.dtype)
+
+
+def halved(image_BChw: Tensor, valid_B2: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the images at half the size, each pixel the mean of four, and the picture's size there.
+
+    Where the picture ends within four pixels, the mean is of those that are picture.
+
+    Args:
+        image_BChw: Floating images.
+        valid_B2: Height and width of the picture, whole pixels.
+    """
+    inside_B1hw = inside(valid_B2, *image_BChw.shape[2:])[:, None].to(image_BChw.dtype)
+    share_B1hw = functional.avg_pool2d(inside_B1hw, 2, ceil_mode=True)
+    mean_BChw = functional.avg_pool2d(image_BChw * inside_B1hw, 2, ceil_mode=True) / share_B1hw.clamp(min=0.25)
+    return mean_BChw, (valid_B2 + 1) // 2
+
+
+def pixel_of(x_BHW: Tensor, y_BHW: Tensor, width: int) -> Tensor:
+    """Return which pixels of the old canvas the points lie in, counted row by row: int64 [B, H, W].
+
+    Args:
+        x_BHW: Pixel edges of the old canvas, within the picture.
+        y_BHW: Likewise.
+        width: Of the old canvas.
+    """
+    return y_BHW.long() * width + x_BHW.long()  # within a picture nothing is negative: the whole part is the floor
+
+
+def take(map_Bhw: Tensor, pixel_BHW: Tensor) -> Tensor:
+    """Return the values of the pixels that `pixel_of` found: [B, H, W], copied, never computed."""
+    return map_Bhw.flatten(1).gather(1, pixel_BHW.flatten(1)).view(pixel_BHW.shape)

@@ -6,15 +6,25 @@ from collections.abc import Sequence
 
 from selftrain_core.hookspecs import AugmentationSpec, hookimpl
 
+_OFFERED = {
+    "s1": ("horizontal flip, scale jitter 0.8 to 1.2, crop (paper: Augment-S1)", "S1Config"),
+    "s2": ("AutoAugment, flip, scale jitter 0.8 to 1.2, crop (paper: Augment-S2)", "S2Config"),
+    "s3": ("AutoAugment, flip, scale jitter 0.5 to 2.0, crop (paper: Augment-S3)", "S3Config"),
+    "s4": ("RandAugment, flip, scale jitter 0.5 to 2.0, crop (paper: Augment-S4)", "S4Config"),
+    "custom": ("a policy of your own, flip, scale jitter, crop", "CustomConfig"),
+}
+
 
 @hookimpl
 def selftrain_augmentations() -> Sequence[AugmentationSpec]:
-    """Return the augmentation."""
+    """Return the four strengths of the paper, and one to fill in."""
     return [
         AugmentationSpec(
-            name="augment/s1",
-            summary="horizontal flip, scale jitter 0.8 to 1.2, crop (paper: Augment-S1)",
-            config="selftrain_augment.config:S1Config",
-            load="selftrain_augment.s1:AugmentS1",
+            name=f"augment/{name}",
+            summary=summary,
+            config=f"selftrain_augment.config:{config}",
+            load="selftrain_augment.augment:Augment",
+            numerics=2,  # 2: any affine map, float32 roundings elsewhere than where flip and scale were all there was
         )
+        for name, (summary, config) in _OFFERED.items()
     ]

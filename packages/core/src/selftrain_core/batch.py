@@ -95,6 +95,10 @@ class Batch(_TensorGroup):
         """Return the number of images."""
         return len(self.image_B3HW)
 
+    def at(self, places: Tensor) -> Self:
+        """Return the images at some places, int64 [S]."""
+        return self._map(lambda tensor: tensor[places])
+
 
 def collate(samples: Sequence[Batch]) -> Batch:
     """Return one batch of several one-image batches, whose tensors have no batch axis yet."""

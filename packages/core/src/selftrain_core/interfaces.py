@@ -306,8 +306,16 @@ class Augmentation(ABC):
         config: The augmentation's own settings.
     """
 
+    oversample: int = 1
+    """How many times as high and wide as the canvas it returns the canvas is that it wants."""
+
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def remarks(self, *, has_boxes: bool) -> list[str]:
+        """Return what somebody should know who uses it for a task with or without boxes."""
+        del has_boxes
+        return []
 
     @abstractmethod
     def parameters(self, batch: Batch, key_B: Tensor) -> dict[str, Tensor]:

@@ -32,8 +32,8 @@ def fold(key: Tensor | int, *values: Tensor | int) -> Tensor:
     return result
 
 
-def uniform(key: Tensor, counter: int) -> Tensor:
-    """Return float32 draws in [0, 1), one per key: multiples of 2⁻²⁴, so equal on every device."""
+def uniform(key: Tensor, counter: int | Tensor) -> Tensor:
+    """Return float32 draws in [0, 1), one per key and counter: multiples of 2⁻²⁴, so equal on every device."""
     bits = _shift_right(fold(key, counter), 40)
     return bits.to(torch.float32) * (1.0 / (1 << 24))
 

@@ -22,10 +22,11 @@ from selftrain_core.index import Index
 from selftrain_core.interfaces import Policy, Task
 from selftrain_core.labels import HISTOGRAM_BINS, KEEP, ScoreStatistics
 from selftrain_core.precision import Precision
-from selftrain_core.prediction import Predicted, cut, in_threads, predictions
+from selftrain_core.prediction import Predicted, cut, predictions
 from selftrain_core.progress import Reporter
 from selftrain_core.samples import IndexPictures, PictureDataset, PictureList
 from selftrain_core.store import EMPTY, LABELLED, LEAK, UNREADABLE, open_shard, seal, shard_path, write_shard
+from selftrain_core.threads import in_threads
 from selftrain_core.views import View
 
 ROWS_PER_SHARD = 256

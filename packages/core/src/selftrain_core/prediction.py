@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,10 +15,8 @@ from selftrain_core.batch import float_images
 from selftrain_core.interfaces import Task
 from selftrain_core.precision import InPrecision, Precision
 from selftrain_core.samples import PictureDataset, Pictures, gather_pictures
+from selftrain_core.threads import in_threads, shared_out
 from selftrain_core.views import PLAIN_VIEW, View
-
-ItemT = TypeVar("ItemT")
-ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ def predictions(
             results += [Predicted(place, item) for place, item in zip(pictures.places, found, strict=True)]
         return sorted(results, key=lambda result: result.place)
 
-    with _in_evaluation_mode(model), _shared_out(lanes):
+    with _in_evaluation_mode(model), shared_out(lanes):
         yield from map(predict, loader) if lanes == 1 else in_threads(predict, loader, threads=lanes, ahead=lanes)
 
 
@@ -115,44 +111,6 @@ def _lanes(device: torch.device, images: int) -> int:
     return min(torch.get_num_threads(), max(1, images // IMAGES_PER_LANE)) if device.type == "cpu" else 1
 
 
-@contextmanager
-def _shared_out(lanes: int) -> Iterator[None]:
-    """Let each of `lanes` threads that call torch have its share of torch's own threads."""
-    threads = torch.get_num_threads()
-    if lanes > 1:
-        torch.set_num_threads(threads // lanes)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def cut(places: Sequence[int], size: int) -> list[Sequence[int]]:
     """Return `places` cut into pieces of `size`; the last may be shorter. Pieces of a range take no memory."""
     return [places[start : start + size] for start in range(0, len(places), size)]
-
-
-def in_threads(
-    function: Callable[[ItemT], ResultT], items: Iterable[ItemT], threads: int = 1, ahead: int = 1
-) -> Generator[ResultT]:
-    """Yield ``function(item)`` of each item in order, computed in other threads while the next items come.
-
-    Closed early, it drops what has not begun, and waits for what has.
-
-    Args:
-        function: Runs at most `threads` times at once.
-        items: Taken in this thread.
-        threads: How many.
-        ahead: Items that may be on their way.
-    """
-    pool = ThreadPoolExecutor(threads)
-    waiting: deque[Future[ResultT]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -331,8 +331,10 @@ def _train(
         # What a source loads to answer, workers then share with this process, which they are forked from.
         for place in np.unique(sources[stream.rows], return_index=True)[1]:
             stream.labeller(int(stream.rows[place]))
+    augmentation = build_augmentation(config.augmentation)
+    canvas = (config.canvas[0] * augmentation.oversample, config.canvas[1] * augmentation.oversample)
     dataset = StepDataset(
-        context.index, streams, plan, context.task, config.canvas, steps, micro_batches=config.device.micro_batches
+        context.index, streams, plan, context.task, canvas, steps, micro_batches=config.device.micro_batches
     )
     objective = NormalisedObjective(
         context.task.terms, alpha, normalise=config.objective.normalise, decay=config.objective.decay,
@@ -340,7 +342,7 @@ def _train(
     )  # fmt: skip
     recipe = Recipe(context.request["name"], config.seed, steps, per_step, training)
     module = TrainingModule(
-        model, context.task, build_augmentation(config.augmentation), objective, recipe, context.folder,
+        model, context.task, augmentation, objective, recipe, context.folder,
         precision=config.device.precision,
     )  # fmt: skip
     recorder = Recorder(

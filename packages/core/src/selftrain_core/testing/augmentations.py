@@ -16,6 +16,8 @@ from selftrain_core.testing.component import ComponentContract, assert_equal, is
 from selftrain_core.testing.samples import object_batch
 
 NUM_IMAGES = 16
+CANVAS = (64, 96)
+"""Height and width of the canvas that the augmentation returns."""
 
 
 class AugmentationContract(ComponentContract):
@@ -34,8 +36,12 @@ class AugmentationContract(ComponentContract):
         return augmentation
 
     def batch(self) -> Batch:
-        """Return the batch to test with; every image shows a rectangle of class 1, as mask and as box."""
-        return object_batch(NUM_IMAGES)
+        """Return the batch to test with; every image shows a rectangle of class 1, as mask and as box.
+
+        Its canvas is `oversample` times as large as `CANVAS`, as it is in training.
+        """
+        oversample = self.augmentation().oversample
+        return object_batch(NUM_IMAGES, (CANVAS[0] * oversample, CANVAS[1] * oversample))
 
     def keys(self, batch: Batch, visit: int = 0) -> Tensor:
         """Return the keys of a visit, int64 [B]."""
@@ -85,27 +91,42 @@ class AugmentationContract(ComponentContract):
         same = is_equal(self.changed(batch, 1), self.changed(batch, 0))
         assert same == self.is_identity, f"is_identity is {self.is_identity}, two visits are {'the same' * same}"
 
-    def test_shapes_and_types_stay(self) -> None:
-        """Every tensor keeps its shape and type; images become floating point."""
+    def test_oversample(self) -> None:
+        """It is a whole number from 1 on that divides the canvas, and the targets' canvas is the one returned."""
+        oversample = self.augmentation().oversample
+        assert type(oversample) is int and oversample >= 1, f"oversample is {oversample!r}, not a whole number >= 1"
         batch = self.batch()
+        height, width = batch.image_B3HW.shape[2:]
+        divides = height % oversample == 0 and width % oversample == 0
+        assert divides, f"oversample {oversample} does not divide the canvas of {height} × {width}"
+        assert batch.targets.canvas_B2 is not None
+        expected_B2 = torch.tensor([[height // oversample, width // oversample]]).expand(len(batch), 2)
+        assert_equal(self.changed(batch).targets.canvas_B2, expected_B2, "canvas_B2")
+
+    def test_shapes_and_types_stay(self) -> None:
+        """Every tensor keeps its shape, maps smaller by `oversample`, and its type; images become floating point."""
+        batch, oversample = self.batch(), self.augmentation().oversample
         changed = self.changed(batch)
         assert changed.image_B3HW.is_floating_point(), f"images are {changed.image_B3HW.dtype}"
         for field in fields(batch):
             old, new = getattr(batch, field.name), getattr(changed, field.name)
             for name, before, after in _tensors(field.name, old, new):
                 assert after is not None, f"{name} is gone"
-                assert after.shape == before.shape, f"{name}: {tuple(before.shape)} → {tuple(after.shape)}"
+                shape = tuple(before.shape)
+                if name.endswith("HW"):
+                    shape = (*shape[:-2], shape[-2] // oversample, shape[-1] // oversample)
+                assert after.shape == shape, f"{name}: {tuple(before.shape)} → {tuple(after.shape)}, expected {shape}"
                 if name != "image_B3HW":
                     assert after.dtype == before.dtype, f"{name}: {before.dtype} → {after.dtype}"
 
     def test_values_stay_in_range(self) -> None:
         """Images stay in 0..1, pictures on the canvas, masks among their classes, boxes where the picture is."""
         batch = self.batch()
+        canvas_2 = torch.tensor(batch.image_B3HW.shape[2:]) // self.augmentation().oversample
         for visit in range(4):
             changed = self.changed(batch, visit)
             low, high = changed.image_B3HW.min().item(), changed.image_B3HW.max().item()
             assert low >= 0 and high <= 1, f"images lie in {low}..{high}"
-            canvas_2 = torch.tensor(batch.image_B3HW.shape[2:])
             valid = (changed.valid_B2 >= 1) & (changed.valid_B2 <= canvas_2)
             assert valid.all(), f"pictures leave the canvas: {changed.valid_B2.tolist()}"
             mask_BHW, boxes_BN4 = changed.targets.mask_BHW, changed.targets.boxes_BN4
@@ -133,10 +154,18 @@ class AugmentationContract(ComponentContract):
             assert_equal(given, copy, "the batch that was given")
 
     def test_no_targets(self) -> None:
-        """Images without targets are changed as those with targets."""
+        """Images without targets are changed as those with targets; what they show may follow boxes, if that is said.
+
+        It is said by `remarks`. What they show never follows anything but boxes.
+        """
         batch = self.batch()
-        bare = self.changed(replace(batch, targets=Targets()))
-        assert_equal(bare, replace(self.changed(batch), targets=Targets()), "images without targets")
+        bare, whole = self.changed(replace(batch, targets=Targets())), self.changed(batch)
+        if self.augmentation().remarks(has_boxes=False):
+            whole = replace(whole, image_B3HW=bare.image_B3HW)
+        assert_equal(bare, replace(whole, targets=Targets()), "images without targets")
+        no_boxes = replace(batch.targets, boxes_BN4=None, label_BN=None, weight_BN=None)
+        without = replace(self.changed(replace(batch, targets=no_boxes)), targets=Targets())
+        assert_equal(without, bare, "images without boxes")
 
     def test_mask_box_and_matrix_agree(self) -> None:
         """Every pixel of the rectangle lies in its box, and comes, by the matrix, from the rectangle in the file."""

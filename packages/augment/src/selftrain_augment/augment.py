@@ -1,0 +1,203 @@
+"""The augmentations of the paper (§3.1): a policy of operations, horizontal flip, scale jitter and crop.
+
+First what changes colours is done, in the order drawn, to the picture as it lies on its canvas. Then everything that
+moves the picture, in the order drawn, and flip, jitter and crop behind it, become one matrix and one resampling.
+
+Shape letters: B = images, K = slots, h, w = height and width of the old canvas, H, W = of the new, N = boxes per image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from selftrain_augment import boxes, geometry
+from selftrain_augment.config import S1Config
+from selftrain_augment.draws import PolicyDraws, placement_draws
+from selftrain_augment.editing import Editor
+from selftrain_augment.matrices import linear_map
+from selftrain_augment.operations import CODES, Kind, OperationName, kind_of, needs_boxes
+from selftrain_augment.placement import Placement, place
+from selftrain_augment.resampling import Move, resample
+from selftrain_core.batch import Batch, Targets
+from selftrain_core.interfaces import Augmentation
+from selftrain_core.labels import IGNORE_LABEL, PADDING_LABEL
+from selftrain_core.threads import in_threads, shared_out
+
+_SHORTEST_SIDE = 0.01
+"""Pixels of a box's side below which nothing of it is seen; float32 is off by less on any canvas that fits memory."""
+
+_PIXELS_AT_ONCE = 1 << 19
+"""Of the old canvases, on a processor, whose caches hold no more: measured at 256² (best with 8) and 640² (1)."""
+
+
+class Augment(Augmentation):
+    """Changes colours, then turns, shears, shifts, mirrors, scales and crops each picture in one resampling.
+
+    The picture stays anchored at the canvas' top-left corner. Scaled beyond the canvas it is cropped at a uniformly
+    drawn whole-pixel offset; around a smaller one, and where a turned one leaves its frame bare, the canvas shows
+    `FILL_RGB`, class 255, weight 0.
+
+    A box becomes the smallest one around what is still seen of it. An object of which less than `min_visibility` of its
+    box's area is seen becomes a region to ignore: too little is seen to ask for the object, and what is seen must not
+    count as background. A box of which nothing is seen becomes padding, in its place: padding is not only at the end.
+
+    Args:
+        config: The settings.
+    """
+
+    config: S1Config
+
+    def __init__(self, config: S1Config) -> None:
+        super().__init__(config)
+        self.oversample = config.oversample
+        self.policy = config.policy_to_apply()
+        self._draws = PolicyDraws(self.policy)
+        self._edited = Editor(self.policy, config.colour_options())
+        names = sorted(self.policy.operations(), key=CODES.__getitem__)
+        self._warps: tuple[OperationName, ...] = tuple(name for name in names if kind_of(name) is Kind.WARP)
+        self._turns = [CODES[name] for name in self._warps if not name.startswith("Translate")]
+        self._idle_without_boxes = [name for name in names if needs_boxes(name)]
+
+    def remarks(self, *, has_boxes: bool) -> list[str]:
+        """Return what somebody should know who uses this augmentation for a task with or without boxes."""
+        if has_boxes or not self._idle_without_boxes:
+            return []
+        return [f"without boxes these operations change nothing: {', '.join(self._idle_without_boxes)}"]
+
+    def parameters(self, batch: Batch, key_B: Tensor) -> dict[str, Tensor]:
+        """Return what is drawn for each image, from its key alone: see `placement_draws` and `PolicyDraws`."""
+        boxes_BN4 = batch.targets.boxes_BN4
+        jitter = placement_draws(key_B, self.config.flip_probability, (self.config.scale_min, self.config.scale_max))
+        return jitter | self._draws(key_B, None if boxes_BN4 is None else boxes_BN4.shape[1])
+
+    def replay(self, batch: Batch, parameters: Mapping[str, Tensor]) -> Batch:
+        """Return the batch changed as `parameters` say, its canvas smaller by `oversample`.
+
+        Images keep a floating type, and become float32 from uint8; they are in 0..1.
+        """
+        size = (batch.image_B3HW.shape[2] // self.oversample, batch.image_B3HW.shape[3] // self.oversample)
+        pixel_B = self._pixels(batch.valid_B2)
+        placement = place(batch.valid_B2, *size, parameters, self.oversample)
+        matrix_B23 = geometry.compose(placement.matrix_B23, self._warped(batch.valid_B2, parameters, pixel_B))
+        work = _Work(batch, parameters, pixel_B, matrix_B23, placement.valid_B2)
+        found = self._in_parts(work, size)
+        image_B3HW = found.pop("image_B3HW")
+        if batch.targets.canvas_B2 is not None:
+            found["canvas_B2"] = batch.targets.canvas_B2 // self.oversample
+        return replace(
+            batch,
+            image_B3HW=image_B3HW,
+            valid_B2=placement.valid_B2,
+            matrix_B23=geometry.compose(matrix_B23, batch.matrix_B23),
+            targets=replace(batch.targets, **found, **self._boxes(batch.targets, matrix_B23, placement)),
+        )
+
+    def _pixels(self, valid_B2: Tensor) -> Tensor:
+        """Return how many pixels of the canvas a pixel of the published magnitudes is: float32 [B]."""
+        long_side_B = valid_B2.amax(1).float()
+        reference = self.config.reference_side()
+        return torch.ones_like(long_side_B) if reference is None else long_side_B / reference
+
+    def _warped(self, valid_B2: Tensor, parameters: Mapping[str, Tensor], pixel_B: Tensor) -> Tensor:
+        """Return the matrices of the policy's geometric operations, in the order drawn: float32 [B, 2, 3]."""
+        identity_B23 = torch.eye(2, 3, device=valid_B2.device).repeat(len(valid_B2), 1, 1)
+        matrix_B23 = identity_B23
+        for slot in range(self.policy.num_slots if self._warps else 0):
+            step_B23 = identity_B23
+            drawn_B, magnitude_B, sign_B = (
+                parameters[what][:, slot] for what in ("operation_BK", "magnitude_BK", "sign_BK")
+            )
+            for name in self._warps:
+                map_B23 = linear_map(name.removesuffix("_BBox"), valid_B2, magnitude_B, pixel_B, sign_B)
+                step_B23 = torch.where((drawn_B == CODES[name])[:, None, None], map_B23, step_B23)
+            matrix_B23 = geometry.compose(step_B23, matrix_B23)
+        return matrix_B23
+
+    def _in_parts(self, work: _Work, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the images and maps; on a processor part by part, several at once, upright and turned ones apart."""
+        if work.batch.image_B3HW.device.type != "cpu":
+            return self._resampled(work, size, upright=not self._turns)
+        parts = self._parts(work)
+        if len(parts) == 1:
+            return self._resampled(work, size, upright=parts[0][1])
+
+        @torch.no_grad()  # which each thread has to say for itself
+        def resampled(part: tuple[Tensor, bool]) -> dict[str, Tensor]:
+            return self._resampled(work.part(part[0]), size, upright=part[1])
+
+        lanes = min(torch.get_num_threads(), len(parts))
+        found: dict[str, Tensor] = {}
+        with shared_out(lanes):
+            made = map(resampled, parts) if lanes == 1 else in_threads(resampled, parts, threads=lanes, ahead=lanes)
+            for (places_S, _), tensors in zip(parts, made, strict=True):
+                for name, value_S in tensors.items():
+                    whole = found.setdefault(name, value_S.new_empty((len(work.batch), *value_S.shape[1:])))
+                    whole[places_S] = value_S
+        return found
+
+    def _parts(self, work: _Work) -> list[tuple[Tensor, bool]]:
+        """Return the places of the images of each part, and whether they are upright."""
+        is_turned_B = torch.zeros(len(work.batch), dtype=torch.bool)
+        if self._turns:
+            is_turned_B = torch.isin(work.parameters["operation_BK"], torch.tensor(self._turns)).any(1)
+        height, width = work.batch.image_B3HW.shape[2:]
+        num_images = max(1, _PIXELS_AT_ONCE // (height * width))
+        return [
+            (places_S, upright)
+            for upright in (True, False)
+            for places_S in (is_turned_B != upright).nonzero()[:, 0].split(num_images)
+            if len(places_S)
+        ]
+
+    def _resampled(self, work: _Work, size: tuple[int, int], *, upright: bool) -> dict[str, Tensor]:
+        batch = work.batch
+        image_B3hw = self._edited(batch, work.parameters, work.pixel_B)
+        move = Move(
+            work.matrix_B23,
+            batch.valid_B2,
+            work.frame_B2,
+            self.oversample / work.parameters["scale_B"],
+            self.oversample / self.config.scale_min,
+            upright=upright,
+            bares=bool(self._warps),
+        )
+        return resample(image_B3hw, batch.targets, move, size)
+
+    def _boxes(self, targets: Targets, matrix_B23: Tensor, placement: Placement) -> dict[str, Tensor]:
+        """Return the fields of `targets` that change with its boxes."""
+        if targets.boxes_BN4 is None:
+            return {}
+        corners_BN42 = boxes.moved(boxes.corners(targets.boxes_BN4), matrix_B23)
+        seen_BN4 = boxes.seen_hull(corners_BN42, placement.valid_B2)
+        if targets.label_BN is None:
+            return {"boxes_BN4": seen_BN4}
+        seen_BN = boxes.areas(seen_BN4, _SHORTEST_SIDE)
+        least_BN = self.config.min_visibility * boxes.areas(boxes.hull(corners_BN42))
+        label_BN = torch.where((targets.label_BN >= 0) & (seen_BN < least_BN), IGNORE_LABEL, targets.label_BN)
+        label_BN = torch.where(seen_BN == 0, PADDING_LABEL, label_BN)
+        is_padding_BN = label_BN == PADDING_LABEL
+        changed = {"boxes_BN4": torch.where(is_padding_BN[..., None], 0, seen_BN4), "label_BN": label_BN}
+        if targets.weight_BN is not None:
+            changed["weight_BN"] = torch.where(is_padding_BN, 0, targets.weight_BN)
+        return changed
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Images, and everything that follows from what was drawn for them."""
+
+    batch: Batch
+    parameters: Mapping[str, Tensor]
+    pixel_B: Tensor
+    matrix_B23: Tensor
+    frame_B2: Tensor
+
+    def part(self, places_S: Tensor) -> _Work:
+        """Return those at some places."""
+        parameters = {name: value_B[places_S] for name, value_B in self.parameters.items()}
+        tensors = (value_B[places_S] for value_B in (self.pixel_B, self.matrix_B23, self.frame_B2))
+        return _Work(self.batch.at(places_S), parameters, *tensors)

@@ -1,0 +1,139 @@
+"""The augmentations as functions on plain tensors, for those who train in a loop of their own.
+
+Shape letters: B = images, N = boxes per image, H, W = height and width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selftrain_augment.augment import Augment
+from selftrain_augment.config import S1Config, S2Config, S3Config, S4Config
+from selftrain_core.batch import Batch, Targets
+from selftrain_core.keys import fold
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """Images after augmentation, with what was known of them.
+
+    Attributes:
+        images: Floating [B, 3, H, W] in 0..1; the mean colour of ImageNet where there is no picture.
+        sizes: int64 [B, 2], height and width of the pictures' frames, anchored at the top-left corner.
+        matrices: float32 [B, 2, 3], from the pixels given to those returned.
+        masks: uint8 [B, H, W], 255 where there is no picture; None if none were given.
+        boxes: float32 [B, N, 4], xyxy, half-open; 0 for padding; None if none were given.
+        labels: int64 [B, N], −1 for padding, which may stand anywhere, and for boxes of which nothing is seen; −2 for
+            objects of which too little is seen, regions to ignore; None if none were given.
+    """
+
+    images: Tensor
+    sizes: Tensor
+    matrices: Tensor
+    masks: Tensor | None
+    boxes: Tensor | None
+    labels: Tensor | None
+
+
+def augment_with(
+    config: S1Config,
+    images: Tensor,
+    *,
+    masks: Tensor | None = None,
+    boxes: Tensor | None = None,
+    labels: Tensor | None = None,
+    sizes: Tensor | None = None,
+    ids: Tensor | None = None,
+    seed: int = 0,
+    visit: int = 0,
+) -> Augmented:
+    """Return images, masks and boxes after augmentation, on their device.
+
+    What becomes of an image follows from its id, the seed and the visit alone, whatever batch it is in.
+
+    Args:
+        config: The settings; any of `selftrain_augment.config`.
+        images: uint8, or floating in 0..1, [B, 3, H, W].
+        masks: uint8 [B, H, W], classes, 255 = ignore.
+        boxes: float32 [B, N, 4], xyxy in pixels, half-open.
+        labels: int64 [B, N], classes, −1 = padding, −2 = region to ignore; None: every box is an object.
+        sizes: int64 [B, 2], height and width of the pictures, which lie at the top-left corner; None: they fill all.
+        ids: int64 [B], which images these are; None: 0 to B − 1.
+        seed: Of all draws.
+        visit: How often these images were seen before; another number is another draw.
+
+    Raises:
+        ValueError: Shapes or types do not fit together.
+    """
+    _check(images, masks, boxes, labels, config.oversample)
+    number_B = torch.arange(len(images), device=images.device)
+    if sizes is None:
+        sizes = torch.tensor([images.shape[2:]], device=images.device).repeat(len(images), 1)
+    if boxes is not None and labels is None:
+        labels = torch.zeros(boxes.shape[:2], dtype=torch.int64, device=boxes.device)
+    id_B = number_B if ids is None else ids
+    batch = Batch(
+        image_B3HW=images,
+        valid_B2=sizes,
+        id_B=id_B,
+        visit_B=torch.full_like(id_B, visit),
+        original_B2=sizes,
+        matrix_B23=torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1),
+        source_B=torch.zeros_like(id_B),
+        targets=Targets(mask_BHW=masks, boxes_BN4=boxes, label_BN=labels),
+    )
+    with torch.no_grad():
+        changed = Augment(config)(batch, fold(seed, batch.id_B, batch.visit_B))
+    targets = changed.targets
+    return Augmented(
+        changed.image_B3HW, changed.valid_B2, changed.matrix_B23, targets.mask_BHW, targets.boxes_BN4, targets.label_BN
+    )
+
+
+def augment_s1(images: Tensor, *, settings: dict[str, Any] | None = None, **given: Any) -> Augmented:
+    """Return the images after Augment-S1: flip, scale jitter 0.8 to 1.2, crop (paper §3.1).
+
+    Args:
+        images: uint8, or floating in 0..1, [B, 3, H, W].
+        settings: Other than the defaults of `S1Config`.
+        **given: As for `augment_with`.
+
+    Raises:
+        ValueError: Shapes or types do not fit together, or a setting is wrong.
+    """
+    return augment_with(S1Config(**settings or {}), images, **given)
+
+
+def augment_s2(images: Tensor, *, settings: dict[str, Any] | None = None, **given: Any) -> Augmented:
+    """Return the images after Augment-S2: AutoAugment and what S1 does; arguments as for `augment_s1`, `S2Config`."""
+    return augment_with(S2Config(**settings or {}), images, **given)
+
+
+def augment_s3(images: Tensor, *, settings: dict[str, Any] | None = None, **given: Any) -> Augmented:
+    """Return the images after Augment-S3: AutoAugment, jitter 0.5 to 2.0; arguments as for `augment_s1`, `S3Config`."""
+    return augment_with(S3Config(**settings or {}), images, **given)
+
+
+def augment_s4(images: Tensor, *, settings: dict[str, Any] | None = None, **given: Any) -> Augmented:
+    """Return the images after Augment-S4: RandAugment, jitter 0.5 to 2.0; arguments as for `augment_s1`, `S4Config`."""
+    return augment_with(S4Config(**settings or {}), images, **given)
+
+
+def _check(images: Tensor, masks: Tensor | None, boxes: Tensor | None, labels: Tensor | None, oversample: int) -> None:
+    if images.dim() != 4 or images.shape[1] != 3:
+        raise ValueError(f"images have shape {tuple(images.shape)}; wanted is [B, 3, H, W]")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}; wanted is uint8, or floating point in 0..1")
+    if images.shape[2] % oversample or images.shape[3] % oversample:
+        raise ValueError(f"images of {images.shape[2]} × {images.shape[3]} do not divide by oversample {oversample}")
+    expected = (len(images), *images.shape[2:])
+    if masks is not None and (masks.shape != expected or masks.dtype != torch.uint8):
+        raise ValueError(f"masks are {masks.dtype} {tuple(masks.shape)}; wanted is uint8 {expected}")
+    if boxes is not None and (boxes.dim() != 3 or boxes.shape[::2] != (len(images), 4)):
+        raise ValueError(f"boxes have shape {tuple(boxes.shape)}; wanted is [{len(images)}, N, 4]")
+    if labels is not None and (boxes is None or labels.shape != boxes.shape[:2]):
+        raise ValueError(f"labels have shape {tuple(labels.shape)}; wanted is one for each of the boxes")

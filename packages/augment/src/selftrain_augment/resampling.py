@@ -1,0 +1,105 @@
+"""Everything on a canvas moved by one matrix per image: pictures resampled once, masks copied.
+
+Shape letters: B = images, S = some of them, h, w = height and width of the old canvas, H, W = of the new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selftrain_augment import geometry
+from selftrain_augment.subsets import Subset, change_where
+from selftrain_core.batch import Targets
+from selftrain_core.geometry import FILL_RGB
+from selftrain_core.labels import IGNORE
+
+MOST_SHRINKING = 1.5
+"""How much smaller than on the old canvas a picture may become by bilinear sampling alone.
+
+Beyond it pixels are averaged first, since a sample of four pixels would step over others.
+"""
+
+_OUTSIDE = {"mask_BHW": IGNORE, "weight_BHW": 0, "runners_up_BKHW": IGNORE, "runner_up_weight_BKHW": 0}
+"""What the maps of the targets say where there is no picture."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """Where the pictures come from and go to.
+
+    Attributes:
+        matrix_B23: float32, old canvas → new canvas.
+        old_valid_B2: int64 height and width of the pictures on the old canvas.
+        frame_B2: int64 height and width of what they may fill of the new one.
+        shrinking_B: float32, how many times smaller they become.
+        most_shrinking: What no entry of `shrinking_B` exceeds.
+        upright: Whether it is known that no matrix turns or shears.
+        bares: Whether a picture may leave part of its frame bare.
+    """
+
+    matrix_B23: Tensor
+    old_valid_B2: Tensor
+    frame_B2: Tensor
+    shrinking_B: Tensor
+    most_shrinking: float
+    upright: bool
+    bares: bool
+
+
+def resample(image_B3hw: Tensor, targets: Targets, move: Move, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Return the images, ``image_B3HW``, and those maps of `targets` that there are, on a canvas of `size`.
+
+    Where there is no picture the image shows `FILL_RGB`, masks say ignore, and weights are 0.
+    """
+    x_BHW, y_BHW = geometry.source_points(move.matrix_B23, *size, upright=move.upright)
+    within_x_BHW, within_y_BHW = geometry.within(x_BHW, y_BHW, move.old_valid_B2)
+    shown_BHW = geometry.inside(move.frame_B2, *size)
+    if move.bares:
+        shown_BHW &= geometry.covered(x_BHW, y_BHW, within_x_BHW, within_y_BHW)
+    hidden_BHW = ~shown_BHW
+    image_B3HW = _pictures(image_B3hw, within_x_BHW, within_y_BHW, move)
+    for channel, fill in enumerate(FILL_RGB):
+        image_B3HW[:, channel].masked_fill_(hidden_BHW, fill / 255)
+    found = {"image_B3HW": image_B3HW}
+    maps = {name: getattr(targets, name) for name in _OUTSIDE if getattr(targets, name) is not None}
+    if maps:
+        pixel_BHW = geometry.pixel_of(within_x_BHW, within_y_BHW, image_B3hw.shape[3])
+        found |= {name: _taken(old, pixel_BHW, hidden_BHW, _OUTSIDE[name]) for name, old in maps.items()}
+    return found
+
+
+def _pictures(image_B3hw: Tensor, x_BHW: Tensor, y_BHW: Tensor, move: Move) -> Tensor:
+    sources = (image_B3hw, x_BHW, y_BHW, move.old_valid_B2)
+    times, subsets = 1, {1: Subset(torch.ones_like(move.shrinking_B, dtype=torch.bool), None)}
+    while move.most_shrinking > times * MOST_SHRINKING:
+        subset = Subset.of(move.shrinking_B > times * MOST_SHRINKING)
+        times *= 2
+        subsets = {times: subset} if subset.is_whole else subsets | {times: subset}
+    first, *others = subsets
+    warped_B3HW = _from_smaller(first, sources)
+    for times in others:
+        subset = subsets[times]
+        if not subset.is_empty:
+            made = _from_smaller(times, tuple(map(subset, sources)))
+            warped_B3HW = change_where(warped_B3HW, subset, made)
+    return warped_B3HW.clamp_(0, 1)
+
+
+def _from_smaller(times: int, sources: tuple[Tensor, ...]) -> Tensor:
+    """Return images resampled from what they are when made smaller `times` times, a power of two."""
+    image_S3hw, x_SHW, y_SHW, valid_S2 = sources
+    if times == 1:
+        return geometry.warp_bilinear(image_S3hw, x_SHW, y_SHW)
+    for _ in range(times.bit_length() - 1):
+        image_S3hw, valid_S2 = geometry.halved(image_S3hw, valid_S2)
+    return geometry.warp_bilinear(image_S3hw, *geometry.within(x_SHW / times, y_SHW / times, valid_S2))
+
+
+def _taken(old: Tensor, pixel_BHW: Tensor, hidden_BHW: Tensor, outside: float) -> Tensor:
+    if old.dim() == 3:
+        return geometry.take(old, pixel_BHW).masked_fill_(hidden_BHW, outside)
+    planes = [geometry.take(plane_Bhw, pixel_BHW) for plane_Bhw in old.unbind(1)]
+    return torch.stack(planes, dim=1).masked_fill_(hidden_BHW[:, None], outside)

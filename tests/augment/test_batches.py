@@ -1,0 +1,116 @@
+"""What becomes of an image is the same in every batch, part of a batch, and way of working through one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.augment.scenes import painted, tensors
+from torch import Tensor
+
+from selftrain_augment.augment import Augment
+from selftrain_augment.config import CustomConfig, S1Config, S2Config, S3Config, S4Config
+from selftrain_augment.operations import OPERATIONS
+from selftrain_augment.subsets import Subset
+from selftrain_core.batch import Batch, collate
+from selftrain_core.keys import fold
+
+CONFIGS: dict[str, S1Config] = {
+    "S1": S1Config(),
+    "S2 v1": S2Config(policy="v1"),
+    "S2 v2": S2Config(policy="v2"),
+    "S3 v3": S3Config(policy="v3"),
+    "S3 from 2": S3Config(policy="v1", oversample=2),
+    "S4": S4Config(),
+    "S4 tf-vision": S4Config(operations="tf-vision", num_operations=3),
+    "all": CustomConfig.model_validate(
+        {"sub_policies": [[{"operation": name, "magnitude": 4}] for name in OPERATIONS], "scale_min": 0.3}
+    ),
+}
+
+
+def batch_of(count: int, side: int, seed: int = 0) -> Batch:
+    """Return images of noise, each of another size and with boxes elsewhere."""
+    generator = torch.Generator().manual_seed(seed)
+    images = []
+    for number in range(count):
+        valid = (side, side - 3 * number) if number % 2 else (side - 2 * number, side)
+        rectangles = [(2, 3, 20 + number, 30), (22 + number, 1, side // 2, 40)]
+        image = torch.randint(0, 256, (1, 3, side, side), generator=generator, dtype=torch.uint8)
+        ids = torch.tensor([100 * seed + number])
+        batch = painted((side, side), valid, rectangles, (5, 5, 30, 30))
+        images.append(replace(batch, image_B3HW=image, id_B=ids))
+    return collate([image._map(lambda tensor: tensor[0]) for image in images])
+
+
+def keys(batch: Batch, visit: int = 0) -> Tensor:
+    return fold(5, batch.id_B, batch.visit_B + visit)
+
+
+def chosen(batch: Batch, places: list[int]) -> Batch:
+    return batch._map(lambda tensor: tensor[places])
+
+
+def assert_same(first: Batch, second: Batch, atol: float = 0.0) -> None:
+    expected, found = tensors(first), tensors(second)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert value.dtype == found[name].dtype
+        tolerance = atol if name == "image_B3HW" else 0.0
+        torch.testing.assert_close(found[name], value, rtol=0, atol=tolerance, msg=f"{name} differs")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_image_does_not_depend_on_its_batch(name: str) -> None:
+    """11 images of 256 × 256 are worked through in several parts."""
+    augment, batch = Augment(CONFIGS[name]), batch_of(11, 256)
+    together = augment(batch, keys(batch))
+    for places in ([10, 3, 9, 2, 8, 1, 7, 0, 6, 5, 4], [4, 9, 1], *[[place] for place in (0, 7, 10)]):
+        part = chosen(batch, places)
+        assert_same(chosen(together, places), augment(part, keys(part)), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_torchs_threads_change_nothing(name: str) -> None:
+    augment, batch = Augment(CONFIGS[name]), batch_of(11, 256, seed=1)
+    expected, threads = augment(batch, keys(batch)), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert_same(expected, augment(batch, keys(batch)), atol=1e-6)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_next_visit_differs_and_parameters_replay(name: str) -> None:
+    augment, batch = Augment(CONFIGS[name]), batch_of(6, 64)
+    first, parameters = augment(batch, keys(batch)), augment.parameters(batch, keys(batch))
+    assert {len(value) for value in parameters.values()} == {len(batch)}
+    assert_same(first, augment.replay(batch, parameters))
+    assert_same(first, augment(batch, keys(batch)))
+    next_visit = augment(batch, keys(batch, visit=1))
+    same = [torch.equal(a, b) for a, b in zip(first.image_B3HW, next_visit.image_B3HW, strict=True)]
+    assert not any(same)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_static_shapes_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where shapes must not follow the data, every operation is done to all images, and thrown away for most."""
+    augment = Augment(CONFIGS[name])
+    batches = [batch_of(12, 64, seed) for seed in range(4)]
+    expected = [augment(batch, keys(batch)) for batch in batches]
+    monkeypatch.setattr(Subset, "follows_data", staticmethod(lambda like: False))
+    for batch, grouped in zip(batches, expected, strict=True):
+        assert_same(grouped, augment(batch, keys(batch)), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_batch_given_stays_as_it_was(name: str) -> None:
+    batch = batch_of(6, 64)
+    for given in (batch, replace(batch, image_B3HW=batch.image_B3HW.float() / 255)):
+        before = {name: value.clone() for name, value in tensors(given).items()}
+        Augment(CONFIGS[name])(given, keys(given))
+        for field, value in tensors(given).items():
+            assert torch.equal(value, before[field]), field
