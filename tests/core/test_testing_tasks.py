@@ -1,6 +1,7 @@
 """The suites of tasks: each check fails for a component that breaks what it checks."""
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -104,6 +105,14 @@ class RootOfZero(torch.autograd.Function):
 class NanGradient(PixelTask):
     def losses(self, outputs: Tensor, targets: Targets) -> dict[str, Tensor]:
         return {"pixels": RootOfZero.apply(super().losses(outputs, targets)["pixels"])}
+
+
+@breaks(TaskSuite, "test_predict_in_threads", "predictions of several threads")
+class KeepsTheBatch(PixelTask):
+    def predict(self, model: nn.Module, batch: Batch, views: Sequence[View] = PLAIN_VIEW) -> list[PixelPrediction]:
+        self.batch = batch
+        time.sleep(0.02)  # in which other threads come by
+        return super().predict(model, self.batch, views)
 
 
 @breaks(TaskSuite, "test_predict", "3 predictions of 4 images")
