@@ -53,8 +53,7 @@ def published_factor(magnitude: float) -> float:
 
 
 def posterized(image: Image.Image, magnitude: float) -> Image.Image:
-    bits = min(8, int(0.4 * magnitude))
-    return ImageOps.posterize(image, bits) if bits else Image.new("RGB", image.size)
+    return ImageOps.posterize(image, min(8, max(1, int(0.4 * magnitude))))
 
 
 def solarized_added(image: Image.Image, magnitude: float) -> Image.Image:
@@ -223,14 +222,14 @@ def test_rising_solarize_inverts_the_more_the_larger_the_magnitude() -> None:
 
 
 @pytest.mark.parametrize(
-    ("magnitude", "bits"), [(0, 0), (2, 0), (2.4, 0), (2.5, 1), (7.4, 2), (10, 4), (20, 8), (30, 8)]
+    ("magnitude", "bits"), [(0, 1), (2, 1), (2.4, 1), (2.5, 1), (7.4, 2), (10, 4), (20, 8), (30, 8)]
 )
-def test_posterize_keeps_so_many_bits_and_none_is_black(magnitude: float, bits: int) -> None:
+def test_posterize_keeps_so_many_bits_and_at_least_one(magnitude: float, bits: int) -> None:
     image_B3HW = picture(2)[None]
     shown = applied("Posterize", image_B3HW, [SIZE], [magnitude])
     expected = (image_B3HW.int() >> (8 - bits) << (8 - bits)) / 255
     torch.testing.assert_close(shown, expected, rtol=0, atol=1e-6)
-    assert bool(shown.any()) == (bits > 0)
+    assert shown.any()
 
 
 def test_solarize_add_changes_what_is_darker_than_128_alone() -> None:

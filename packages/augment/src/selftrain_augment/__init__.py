@@ -1,6 +1,6 @@
 """The augmentations of the paper, on whole batches where they lie, exact for boxes and masks.
 
-``from selftrain_augment import augment_s4`` needs nothing else of selftrain: see `selftrain_augment.plain`.
+``from selftrain_augment import augment_s4`` works on plain tensors: see `selftrain_augment.plain`.
 """
 
 from __future__ import annotations

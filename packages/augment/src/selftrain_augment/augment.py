@@ -78,8 +78,14 @@ class Augment(Augmentation):
         """Return the batch changed as `parameters` say, its canvas smaller by `oversample`.
 
         Images keep a floating type, and become float32 from uint8; they are in 0..1.
+
+        Raises:
+            ValueError: The canvas does not divide by `oversample`.
         """
-        size = (batch.image_B3HW.shape[2] // self.oversample, batch.image_B3HW.shape[3] // self.oversample)
+        height, width = batch.image_B3HW.shape[2:]
+        if height % self.oversample or width % self.oversample:
+            raise ValueError(f"a canvas of {height} × {width} does not divide by oversample {self.oversample}")
+        size = (height // self.oversample, width // self.oversample)
         pixel_B = self._pixels(batch.valid_B2)
         placement = place(batch.valid_B2, *size, parameters, self.oversample)
         matrix_B23 = geometry.compose(placement.matrix_B23, self._warped(batch.valid_B2, parameters, pixel_B))
@@ -122,8 +128,8 @@ class Augment(Augmentation):
         if work.batch.image_B3HW.device.type != "cpu":
             return self._resampled(work, size, upright=not self._turns)
         parts = self._parts(work)
-        if len(parts) == 1:
-            return self._resampled(work, size, upright=parts[0][1])
+        if len(parts) < 2:
+            return self._resampled(work, size, upright=all(upright for _, upright in parts))
 
         @torch.no_grad()  # which each thread has to say for itself
         def resampled(part: tuple[Tensor, bool]) -> dict[str, Tensor]:

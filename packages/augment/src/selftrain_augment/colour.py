@@ -113,9 +113,10 @@ def invert(image_B3HW: Tensor, valid_B2: Tensor, magnitude_B: Tensor) -> Tensor:
 
 
 def posterize(image_B3HW: Tensor, valid_B2: Tensor, magnitude_B: Tensor) -> Tensor:
-    """Keep the highest int(0.4 · magnitude) of eight bits; none leaves black."""
+    """Keep the highest int(0.4 · magnitude) of eight bits, at least one."""
     del valid_B2
-    bits_B = (0.4 * magnitude_B).floor().clamp(0, 8).to(torch.int32)
+    # The published code shifts by 8 less that, and TensorFlow, in which it is written, shifts a byte by 7 at most.
+    bits_B = (0.4 * magnitude_B).floor().clamp(1, 8).to(torch.int32)
     kept_B111 = (255 - (2 ** (8 - bits_B) - 1)).to(torch.uint8)[:, None, None, None]
     level_B3HW = (image_B3HW.float() * 255).add_(0.5).to(torch.uint8).bitwise_and_(kept_B111)
     return level_B3HW.to(image_B3HW.dtype).div_(255)

@@ -87,7 +87,10 @@ class Editor:
             return torch.where(rectangle(cut_S4, *size)[:, None], GREY, image_S3hw)
         if targets.boxes_BN4 is None or targets.label_BN is None or not targets.boxes_BN4.shape[1]:
             return image_S3hw
-        boxes_SN4, is_object_SN = drawn.subset(targets.boxes_BN4), drawn.subset(targets.label_BN) >= 0
+        # What lies outside the picture belongs to no box.
+        limit_S14 = drawn.valid_S2.flip(1).repeat(1, 2)[:, None].to(targets.boxes_BN4.dtype)
+        boxes_SN4 = torch.minimum(drawn.subset(targets.boxes_BN4).clamp(min=0), limit_S14)
+        is_object_SN = drawn.subset(targets.label_BN) >= 0
         if name == "BBox_Cutout":
             draws = (drawn("choice_BK"), drawn("magnitude_BK"), drawn("x_BK"), drawn("y_BK"))
             cut_S4 = bbox_cutout_box(boxes_SN4, is_object_SN, *draws)

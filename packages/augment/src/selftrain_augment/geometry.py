@@ -107,14 +107,15 @@ def warp_bilinear(image_BChw: Tensor, x_BHW: Tensor, y_BHW: Tensor) -> Tensor:
 
     Args:
         image_BChw: Floating images on the old canvas.
-        x_BHW: Where to sample, float32, pixel edges of the old canvas.
+        x_BHW: Where to sample, float32, pixel edges of the old canvas, at least half a pixel inside it.
         y_BHW: Likewise.
     """
     height, width = image_BChw.shape[2:]
     grid_BHW2 = x_BHW.new_empty((len(x_BHW), y_BHW.shape[1], x_BHW.shape[2], 2))
     grid_BHW2[..., 0], grid_BHW2[..., 1] = x_BHW * (2 / width) - 1, y_BHW * (2 / height) - 1
-    # In float32 whatever the images are: in bfloat16 a point of the grid would be off by pixels.
-    found = functional.grid_sample(image_BChw.float(), grid_BHW2, "bilinear", "border", align_corners=False)
+    # In float32 whatever the images are: in bfloat16 a point of the grid would be off by pixels. Padding with zeros,
+    # which every device can, makes no difference: the points are half a pixel or more from the canvas' edge.
+    found = functional.grid_sample(image_BChw.float(), grid_BHW2, "bilinear", "zeros", align_corners=False)
     return found.to(image_BChw.dtype)
 
 

@@ -69,20 +69,21 @@ def augment_with(
     Raises:
         ValueError: Shapes or types do not fit together.
     """
-    _check(images, masks, boxes, labels, config.oversample)
     number_B = torch.arange(len(images), device=images.device)
     if sizes is None:
         sizes = torch.tensor([images.shape[2:]], device=images.device).repeat(len(images), 1)
+    matrix_B23 = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
+    _check(Augmented(images, sizes, matrix_B23, masks, boxes, labels), ids, config.oversample)
     if boxes is not None and labels is None:
         labels = torch.zeros(boxes.shape[:2], dtype=torch.int64, device=boxes.device)
-    id_B = number_B if ids is None else ids
+    id_B = number_B if ids is None else ids.to(torch.int64)
     batch = Batch(
         image_B3HW=images,
         valid_B2=sizes,
         id_B=id_B,
         visit_B=torch.full_like(id_B, visit),
         original_B2=sizes,
-        matrix_B23=torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1),
+        matrix_B23=matrix_B23,
         source_B=torch.zeros_like(id_B),
         targets=Targets(mask_BHW=masks, boxes_BN4=boxes, label_BN=labels),
     )
@@ -123,17 +124,28 @@ def augment_s4(images: Tensor, *, settings: dict[str, Any] | None = None, **give
     return augment_with(S4Config(**settings or {}), images, **given)
 
 
-def _check(images: Tensor, masks: Tensor | None, boxes: Tensor | None, labels: Tensor | None, oversample: int) -> None:
-    if images.dim() != 4 or images.shape[1] != 3:
+def _check(given: Augmented, ids: Tensor | None, oversample: int) -> None:
+    images, masks, boxes, labels, sizes = given.images, given.masks, given.boxes, given.labels, given.sizes
+    if images.dim() != 4 or images.shape[1] != 3 or not images.shape[2] * images.shape[3]:
         raise ValueError(f"images have shape {tuple(images.shape)}; wanted is [B, 3, H, W]")
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise ValueError(f"images are {images.dtype}; wanted is uint8, or floating point in 0..1")
-    if images.shape[2] % oversample or images.shape[3] % oversample:
-        raise ValueError(f"images of {images.shape[2]} × {images.shape[3]} do not divide by oversample {oversample}")
-    expected = (len(images), *images.shape[2:])
-    if masks is not None and (masks.shape != expected or masks.dtype != torch.uint8):
-        raise ValueError(f"masks are {masks.dtype} {tuple(masks.shape)}; wanted is uint8 {expected}")
-    if boxes is not None and (boxes.dim() != 3 or boxes.shape[::2] != (len(images), 4)):
-        raise ValueError(f"boxes have shape {tuple(boxes.shape)}; wanted is [{len(images)}, N, 4]")
-    if labels is not None and (boxes is None or labels.shape != boxes.shape[:2]):
-        raise ValueError(f"labels have shape {tuple(labels.shape)}; wanted is one for each of the boxes")
+    number, _, height, width = images.shape
+    if height % oversample or width % oversample:
+        raise ValueError(f"images of {height} × {width} do not divide by oversample {oversample}")
+    if masks is not None and (masks.shape != (number, height, width) or masks.dtype != torch.uint8):
+        raise ValueError(f"masks are {_described(masks)}; wanted is torch.uint8 ({number}, {height}, {width})")
+    if boxes is not None and (boxes.dim() != 3 or boxes.shape[::2] != (number, 4) or boxes.dtype != torch.float32):
+        raise ValueError(f"boxes are {_described(boxes)}; wanted is torch.float32 ({number}, N, 4)")
+    if labels is not None and (boxes is None or labels.shape != boxes.shape[:2] or labels.dtype != torch.int64):
+        raise ValueError(f"labels are {_described(labels)}; wanted is torch.int64, one for each box")
+    if sizes.shape != (number, 2) or sizes.dtype != torch.int64:
+        raise ValueError(f"sizes are {_described(sizes)}; wanted is torch.int64 ({number}, 2)")
+    if number and not bool(((sizes >= 1) & (sizes <= sizes.new_tensor([height, width]))).all()):
+        raise ValueError(f"sizes are not all between 1 and the images' {height} × {width}")
+    if ids is not None and (ids.shape != (number,) or ids.is_floating_point()):
+        raise ValueError(f"ids are {_described(ids)}; wanted is one whole number for each of {number} images")
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)}"

@@ -28,7 +28,8 @@ def fold(key: Tensor | int, *values: Tensor | int) -> Tensor:
     """
     result = key if isinstance(key, Tensor) else torch.tensor(key, dtype=torch.int64)
     for value in values:
-        result = _mix(result * _GOLDEN + value + 1)
+        wide = value.to(torch.int64) if isinstance(value, Tensor) else value  # a narrower type would narrow the hash
+        result = _mix(result * _GOLDEN + wide + 1)
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,16 +15,25 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
+_SHARING = threading.Lock()
+
+
 @contextmanager
 def shared_out(lanes: int) -> Iterator[None]:
-    """Let each of `lanes` threads that call torch have its share of torch's own threads."""
+    """Let each of `lanes` threads that call torch have its share of torch's own threads.
+
+    The number of these is the whole process's: who comes while another shares them out finds them shared out.
+    """
+    if lanes < 2 or not _SHARING.acquire(blocking=False):
+        yield
+        return
     threads = torch.get_num_threads()
-    if lanes > 1:
-        torch.set_num_threads(threads // lanes)
+    torch.set_num_threads(max(1, threads // lanes))
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        _SHARING.release()
 
 
 def in_threads(
