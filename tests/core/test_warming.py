@@ -10,6 +10,7 @@ from torch import nn
 
 from selftrain_core import stages
 from selftrain_core.config import DataConfig
+from selftrain_core.config_model import AugmentationChoice
 from selftrain_core.errors import DataError
 from selftrain_core.index import Index, build_sources, write_index
 from selftrain_core.samples import Stream
@@ -54,7 +55,12 @@ def asked(index: Index, rows: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]
         index=index,
         request=request,
         task=None,
-        config=SimpleNamespace(seed=0, canvas=(32, 32), device=SimpleNamespace(micro_batches=1)),
+        config=SimpleNamespace(
+            seed=0,
+            canvas=(32, 32),
+            device=SimpleNamespace(micro_batches=1),
+            augmentation=AugmentationChoice.of("core/none"),
+        ),
     )
     settings: Any = None
     answers: Any = labeller

@@ -30,8 +30,8 @@ from selftrain_core.threads import in_threads, shared_out
 _SHORTEST_SIDE = 0.01
 """Pixels of a box's side below which nothing of it is seen; float32 is off by less on any canvas that fits memory."""
 
-_PIXELS_AT_ONCE = 1 << 19
-"""Of the old canvases, on a processor, whose caches hold no more: measured at 256² (best with 8) and 640² (1)."""
+_PIXELS_AT_ONCE = 1 << 18
+"""Of the old canvases, on a processor, whose caches hold no more: measured at 256² (best with 4) and 640² (1)."""
 
 
 class Augment(Augmentation):
@@ -204,6 +204,6 @@ class _Work:
 
     def part(self, places_S: Tensor) -> _Work:
         """Return those at some places."""
-        parameters = {name: value_B[places_S] for name, value_B in self.parameters.items()}
-        tensors = (value_B[places_S] for value_B in (self.pixel_B, self.matrix_B23, self.frame_B2))
+        parameters = {name: value_B.index_select(0, places_S) for name, value_B in self.parameters.items()}
+        tensors = (value_B.index_select(0, places_S) for value_B in (self.pixel_B, self.matrix_B23, self.frame_B2))
         return _Work(self.batch.at(places_S), parameters, *tensors)

@@ -59,15 +59,12 @@ def resample(image_B3hw: Tensor, targets: Targets, move: Move, size: tuple[int, 
     shown_BHW = geometry.inside(move.frame_B2, *size)
     if move.bares:
         shown_BHW &= geometry.covered(x_BHW, y_BHW, within_x_BHW, within_y_BHW)
-    hidden_BHW = ~shown_BHW
     image_B3HW = _pictures(image_B3hw, within_x_BHW, within_y_BHW, move)
-    for channel, fill in enumerate(FILL_RGB):
-        image_B3HW[:, channel].masked_fill_(hidden_BHW, fill / 255)
-    found = {"image_B3HW": image_B3HW}
+    found = {"image_B3HW": _filled(image_B3HW, shown_BHW)}
     maps = {name: getattr(targets, name) for name in _OUTSIDE if getattr(targets, name) is not None}
     if maps:
         pixel_BHW = geometry.pixel_of(within_x_BHW, within_y_BHW, image_B3hw.shape[3])
-        found |= {name: _taken(old, pixel_BHW, hidden_BHW, _OUTSIDE[name]) for name, old in maps.items()}
+        found |= {name: _taken(old, pixel_BHW, shown_BHW, _OUTSIDE[name]) for name, old in maps.items()}
     return found
 
 
@@ -98,8 +95,19 @@ def _from_smaller(times: int, sources: tuple[Tensor, ...]) -> Tensor:
     return geometry.warp_bilinear(image_S3hw, *geometry.within(x_SHW / times, y_SHW / times, valid_S2))
 
 
-def _taken(old: Tensor, pixel_BHW: Tensor, hidden_BHW: Tensor, outside: float) -> Tensor:
-    if old.dim() == 3:
-        return geometry.take(old, pixel_BHW).masked_fill_(hidden_BHW, outside)
-    planes = [geometry.take(plane_Bhw, pixel_BHW) for plane_Bhw in old.unbind(1)]
-    return torch.stack(planes, dim=1).masked_fill_(hidden_BHW[:, None], outside)
+def _filled(image_B3HW: Tensor, shown_BHW: Tensor) -> Tensor:
+    """Return the images, changed in place, with `FILL_RGB` where no picture is shown."""
+    # By arithmetic: on a processor, masked_fill and where take ten times as long.
+    shown_B1HW = shown_BHW[:, None].to(image_B3HW.dtype)
+    fill_311 = image_B3HW.new_tensor(FILL_RGB)[:, None, None] / 255
+    return image_B3HW.mul_(shown_B1HW).addcmul_(1 - shown_B1HW, fill_311)
+
+
+def _taken(old: Tensor, pixel_BHW: Tensor, shown_BHW: Tensor, outside: int) -> Tensor:
+    if old.dim() == 4:
+        return torch.stack([_taken(each, pixel_BHW, shown_BHW, outside) for each in old.unbind(1)], dim=1)
+    taken_BHW = geometry.take(old, pixel_BHW)
+    if outside == 0:
+        return taken_BHW.mul_(shown_BHW)
+    assert outside == IGNORE, "all bits of a byte"
+    return taken_BHW.bitwise_or_((~shown_BHW).to(torch.uint8).mul_(outside))

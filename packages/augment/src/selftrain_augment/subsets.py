@@ -55,7 +55,7 @@ class Subset:
 
     def __call__(self, value_B: Tensor) -> Tensor:
         """Return the chosen images' part of a tensor whose first axis is B."""
-        return value_B if self.places_S is None or self.is_whole else value_B[self.places_S]
+        return value_B if self.places_S is None or self.is_whole else value_B.index_select(0, self.places_S)
 
 
 def change_where(image_B: Tensor, subset: Subset, changed_S: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class Batch(_TensorGroup):
 
     def at(self, places: Tensor) -> Self:
         """Return the images at some places, int64 [S]."""
-        return self._map(lambda tensor: tensor[places])
+        return self._map(lambda tensor: tensor.index_select(0, places))
 
 
 def collate(samples: Sequence[Batch]) -> Batch:

@@ -51,5 +51,5 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    # Torch's >> keeps the sign of an int64; the mask makes the shift logical.
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    # The shift keeps the sign of an int64; the mask makes it logical. Not `>>`, which torch-xla 2.9 rounds towards 0.
+    return torch.bitwise_right_shift(x, bits) & ((1 << (64 - bits)) - 1)
