@@ -62,9 +62,8 @@ class Editor:
         if image_B3hw is batch.image_B3HW:
             image_B3hw = image_B3hw.clone()  # it is changed in place
         drawn_BK = parameters["operation_BK"]
-        drawn = (
-            drawn_BK.tolist() if Subset.follows_data(drawn_BK) else None
-        )  # one wait for the device, not one for each
+        # One wait for the device, not one for each operation.
+        drawn = drawn_BK.tolist() if Subset.follows_data(drawn_BK) else None
         for slot in range(self._num_slots):
             for name in self._names:
                 known = drawn and [operations[slot] == CODES[name] for operations in drawn]
