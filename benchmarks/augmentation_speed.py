@@ -65,10 +65,8 @@ def batch_of(images: Tensor) -> Batch:
     sizes, ids = torch.full((number, 2), size), torch.arange(number)
     targets = Targets(
         mask_BHW=torch.randint(0, 20, (number, size, size), generator=generator).to(torch.uint8),
-        weight_BHW=torch.ones(number, size, size),
         boxes_BN4=torch.cat([corner, corner + sides], dim=2),
         label_BN=torch.zeros(number, NUM_BOXES, dtype=torch.int64),
-        weight_BN=torch.ones(number, NUM_BOXES),
     )
     return Batch(images, sizes, ids, ids * 0, sizes, torch.eye(2, 3).repeat(number, 1, 1), ids * 0, targets)
 

@@ -102,8 +102,8 @@ def test_covered_ends_a_hair_outside_the_picture() -> None:
     middle, valid_B2 = torch.ones_like(points), torch.tensor([[3, 3]])
     expected = [False, True, True, True, True, True, True, False]
     for x_BHW, y_BHW in ((points, middle), (middle, points)):
-        covered = geometry.covered(x_BHW, y_BHW, *geometry.within(x_BHW, y_BHW, valid_B2))
-        assert covered.flatten().tolist() == expected
+        columns, rows = geometry.covered(x_BHW, y_BHW, *geometry.within(x_BHW, y_BHW, valid_B2))
+        assert (columns & rows).flatten().tolist() == expected
 
 
 def test_halved_pixels_are_means_of_what_is_picture() -> None:

@@ -9,7 +9,7 @@ Shape letters: B = images, K = slots, h, w = height and width of the old canvas,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ from selftrain_augment.editing import Editor
 from selftrain_augment.matrices import linear_map
 from selftrain_augment.operations import CODES, Kind, OperationName, kind_of, needs_boxes
 from selftrain_augment.placement import Placement, place
-from selftrain_augment.resampling import Move, resample
+from selftrain_augment.resampling import Move, lay, resample, unlaid
+from selftrain_augment.work import Part, Work, divided
 from selftrain_core.batch import Batch, Targets
 from selftrain_core.interfaces import Augmentation
 from selftrain_core.labels import IGNORE_LABEL, PADDING_LABEL
@@ -29,9 +30,6 @@ from selftrain_core.threads import in_threads, shared_out
 
 _SHORTEST_SIDE = 0.01
 """Pixels of a box's side below which nothing of it is seen; float32 is off by less on any canvas that fits memory."""
-
-_PIXELS_AT_ONCE = 1 << 18
-"""Of the old canvases, on a processor, whose caches hold no more: measured at 256² (best with 4) and 640² (1)."""
 
 
 class Augment(Augmentation):
@@ -89,8 +87,7 @@ class Augment(Augmentation):
         pixel_B = self._pixels(batch.valid_B2)
         placement = place(batch.valid_B2, *size, parameters, self.oversample)
         matrix_B23 = geometry.compose(placement.matrix_B23, self._warped(batch.valid_B2, parameters, pixel_B))
-        work = _Work(batch, parameters, pixel_B, matrix_B23, placement.valid_B2)
-        found = self._in_parts(work, size)
+        found = self._canvases(Work(batch, parameters, pixel_B, matrix_B23, placement.valid_B2), size)
         image_B3HW = found.pop("image_B3HW")
         if batch.targets.canvas_B2 is not None:
             found["canvas_B2"] = batch.targets.canvas_B2 // self.oversample
@@ -123,55 +120,44 @@ class Augment(Augmentation):
             matrix_B23 = geometry.compose(step_B23, matrix_B23)
         return matrix_B23
 
-    def _in_parts(self, work: _Work, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Return the images and maps; on a processor part by part, several at once, upright and turned ones apart."""
+    def _canvases(self, work: Work, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the images and maps on canvases of `size`."""
         if work.batch.image_B3HW.device.type != "cpu":
-            return self._resampled(work, size, upright=not self._turns)
-        parts = self._parts(work)
-        if len(parts) < 2:
-            return self._resampled(work, size, upright=all(upright for _, upright in parts))
+            return resample(self._edit(work), work.batch.targets, self._move(work), size)
+        return self._canvases_part_by_part(work, size)
+
+    def _canvases_part_by_part(self, work: Work, size: tuple[int, int]) -> dict[str, Tensor]:
+        canvas = unlaid(work.batch, size)
 
         @torch.no_grad()  # which each thread has to say for itself
-        def resampled(part: tuple[Tensor, bool]) -> dict[str, Tensor]:
-            return self._resampled(work.part(part[0]), size, upright=part[1])
+        def do(part: Part) -> None:
+            mine = work.at(part.places_S)
+            move = replace(self._move(mine), frame_B2=None, upright=not part.turned, bares=part.moved)
+            largest_height, largest_width = mine.frame_B2.amax(0).tolist()
+            found = resample(self._edit(mine), mine.batch.targets, move, (largest_height, largest_width))
+            for index, (place, frame) in enumerate(zip(part.places_S.tolist(), mine.frame_B2.tolist(), strict=True)):
+                lay(canvas, place, {name: value_S[index] for name, value_S in found.items()}, frame)
 
+        parts = divided(work, [CODES[name] for name in self._warps], self._turns)
         lanes = min(torch.get_num_threads(), len(parts))
-        found: dict[str, Tensor] = {}
         with shared_out(lanes):
-            made = map(resampled, parts) if lanes == 1 else in_threads(resampled, parts, threads=lanes, ahead=lanes)
-            for (places_S, _), tensors in zip(parts, made, strict=True):
-                for name, value_S in tensors.items():
-                    whole = found.setdefault(name, value_S.new_empty((len(work.batch), *value_S.shape[1:])))
-                    whole[places_S] = value_S
-        return found
+            for _ in map(do, parts) if lanes < 2 else in_threads(do, parts, threads=lanes, ahead=lanes):
+                pass
+        return canvas
 
-    def _parts(self, work: _Work) -> list[tuple[Tensor, bool]]:
-        """Return the places of the images of each part, and whether they are upright."""
-        is_turned_B = torch.zeros(len(work.batch), dtype=torch.bool)
-        if self._turns:
-            is_turned_B = torch.isin(work.parameters["operation_BK"], torch.tensor(self._turns)).any(1)
-        height, width = work.batch.image_B3HW.shape[2:]
-        num_images = max(1, _PIXELS_AT_ONCE // (height * width))
-        return [
-            (places_S, upright)
-            for upright in (True, False)
-            for places_S in (is_turned_B != upright).nonzero()[:, 0].split(num_images)
-            if len(places_S)
-        ]
+    def _edit(self, work: Work) -> Tensor:
+        return self._edited(work.batch, work.parameters, work.pixel_B)
 
-    def _resampled(self, work: _Work, size: tuple[int, int], *, upright: bool) -> dict[str, Tensor]:
-        batch = work.batch
-        image_B3hw = self._edited(batch, work.parameters, work.pixel_B)
-        move = Move(
+    def _move(self, work: Work) -> Move:
+        return Move(
             work.matrix_B23,
-            batch.valid_B2,
+            work.batch.valid_B2,
             work.frame_B2,
             self.oversample / work.parameters["scale_B"],
             self.oversample / self.config.scale_min,
-            upright=upright,
+            upright=not self._turns,
             bares=bool(self._warps),
         )
-        return resample(image_B3hw, batch.targets, move, size)
 
     def _boxes(self, targets: Targets, matrix_B23: Tensor, placement: Placement) -> dict[str, Tensor]:
         """Return the fields of `targets` that change with its boxes."""
@@ -191,19 +177,3 @@ class Augment(Augmentation):
             changed["weight_BN"] = torch.where(is_padding_BN, 0, targets.weight_BN)
         return changed
 
-
-@dataclass(frozen=True)
-class _Work:
-    """Images, and everything that follows from what was drawn for them."""
-
-    batch: Batch
-    parameters: Mapping[str, Tensor]
-    pixel_B: Tensor
-    matrix_B23: Tensor
-    frame_B2: Tensor
-
-    def part(self, places_S: Tensor) -> _Work:
-        """Return those at some places."""
-        parameters = {name: value_B.index_select(0, places_S) for name, value_B in self.parameters.items()}
-        tensors = (value_B.index_select(0, places_S) for value_B in (self.pixel_B, self.matrix_B23, self.frame_B2))
-        return _Work(self.batch.at(places_S), parameters, *tensors)

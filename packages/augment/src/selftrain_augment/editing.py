@@ -67,9 +67,9 @@ class Editor:
         for slot in range(self._num_slots):
             for name in self._names:
                 known = drawn and [operations[slot] == CODES[name] for operations in drawn]
-                subset = Subset.of(drawn_BK[:, slot] == CODES[name], known)
-                if subset.is_empty:
+                if known and not any(known):
                     continue
+                subset = Subset.of(drawn_BK[:, slot] == CODES[name], known)
                 found = _Drawn(subset, parameters, slot, subset(batch.valid_B2), subset(pixel_B))
                 image_B3hw = change_where(
                     image_B3hw, subset, self._changed(name, subset(image_B3hw), batch.targets, found)

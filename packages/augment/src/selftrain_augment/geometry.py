@@ -64,9 +64,16 @@ def inside(valid_B2: Tensor, height: int, width: int) -> Tensor:
         height: Height of the canvas.
         width: Width of the canvas.
     """
-    rows_H = torch.arange(height, device=valid_B2.device)
+    columns_B1W, rows_BH1 = inside_each_way(valid_B2, height, width)
+    return columns_B1W & rows_BH1
+
+
+def inside_each_way(valid_B2: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return which columns and which rows of the canvas hold picture: bool [B, 1, W] and [B, H, 1]."""
+    rows_H1 = torch.arange(height, device=valid_B2.device)[:, None]
     columns_W = torch.arange(width, device=valid_B2.device)
-    return (rows_H < valid_B2[:, :1])[:, :, None] & (columns_W < valid_B2[:, 1:])[:, None, :]
+    height_B11, width_B11 = valid_B2[:, :, None, None].unbind(1)
+    return columns_W < width_B11, rows_H1 < height_B11
 
 
 def within(x_BHW: Tensor, y_BHW: Tensor, valid_B2: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,10 +91,10 @@ def within(x_BHW: Tensor, y_BHW: Tensor, valid_B2: Tensor) -> tuple[Tensor, Tens
     return torch.clamp(x_BHW, half, limit_B2[:, 1]), torch.clamp(y_BHW, half, limit_B2[:, 0])
 
 
-def covered(x_BHW: Tensor, y_BHW: Tensor, within_x_BHW: Tensor, within_y_BHW: Tensor) -> Tensor:
-    """Return which points lie on the old picture: bool [B, H, W]; by a hair outside counts as on it.
+def covered(x_BHW: Tensor, y_BHW: Tensor, within_x_BHW: Tensor, within_y_BHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which points lie among the old picture's columns and which among its rows: bool, shaped as x and as y.
 
-    The hair is a thousandth of a pixel: what float32 rounds off of a point on the picture's edge.
+    By a hair outside counts as on it: a thousandth of a pixel, what float32 rounds off of a point on the picture's edge.
 
     Args:
         x_BHW: The points.
@@ -95,8 +102,7 @@ def covered(x_BHW: Tensor, y_BHW: Tensor, within_x_BHW: Tensor, within_y_BHW: Te
         within_x_BHW: What `within` makes of them.
         within_y_BHW: Likewise.
     """
-    is_in_columns = (x_BHW - within_x_BHW).abs_() < 0.5 + _HAIR
-    return is_in_columns & ((y_BHW - within_y_BHW).abs_() < 0.5 + _HAIR)
+    return (x_BHW - within_x_BHW).abs_() < 0.5 + _HAIR, (y_BHW - within_y_BHW).abs_() < 0.5 + _HAIR
 
 
 _HAIR = 1e-3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from selftrain_core.hookspecs import DataSourceSpec, TaskSpec, hookimpl
+from selftrain_core.hookspecs import BackboneSpec, DataSourceSpec, TaskSpec, hookimpl
 
 
 @hookimpl
@@ -16,6 +16,19 @@ def selftrain_tasks() -> Sequence[TaskSpec]:
             summary="boxes: RetinaNet with focal and Huber loss, COCO average precision",
             config="selftrain_detection.config:DetectionConfig",
             load="selftrain_detection.task:DetectionTask",
+        )
+    ]
+
+
+@hookimpl
+def selftrain_backbones() -> Sequence[BackboneSpec]:
+    """Return the SpineNets."""
+    return [
+        BackboneSpec(
+            name="spinenet/*",
+            summary="SpineNet 49s, 49, 96, 143, 143l, 190: strides 8 to 128 without a neck (Du et al. 2020)",
+            config="selftrain_detection.spinenet_config:SpineNetConfig",
+            load="selftrain_detection.spinenet:SpineNet",
         )
     ]
 
