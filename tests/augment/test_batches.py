@@ -95,15 +95,46 @@ def test_the_next_visit_differs_and_parameters_replay(name: str) -> None:
     assert not any(same)
 
 
+@pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_static_shapes_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where shapes must not follow the data, every operation is done to all images, and thrown away for most."""
+def test_other_devices_ways_give_the_same(name: str, static: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once; where shapes must not follow the data, every operation is done to all, and thrown away for most."""
     augment = Augment(CONFIGS[name])
     batches = [batch_of(12, 64, seed) for seed in range(4)]
     expected = [augment(batch, keys(batch)) for batch in batches]
-    monkeypatch.setattr(Subset, "follows_data", staticmethod(lambda like: False))
-    for batch, grouped in zip(batches, expected, strict=True):
-        assert_same(grouped, augment(batch, keys(batch)), atol=1e-6)
+    monkeypatch.setattr(Augment, "_resampled_by_parts", Augment._resampled_at_once)
+    if static:
+        monkeypatch.setattr(Subset, "follows_data", staticmethod(lambda like: False))
+    for batch, by_parts in zip(batches, expected, strict=True):
+        assert_same(by_parts, augment(batch, keys(batch)), atol=1e-6)
+
+
+def test_parameters_of_another_batch_or_policy_are_refused() -> None:
+    augment, batch = Augment(S2Config(policy="v1")), batch_of(6, 64)
+    drawn = augment.parameters(batch, keys(batch))
+    bare = replace(batch, targets=replace(batch.targets, boxes_BN4=None, label_BN=None, weight_BN=None))
+    one_box = replace(batch.targets, **{n: getattr(batch.targets, n)[:, :1] for n in ("boxes_BN4", "label_BN")})
+    boxes = "drawn for {} boxes an image, and the batch has {}"
+    for other, parameters, message in (
+        (chosen(batch, [0, 1]), drawn, "drawn for 6 images, and the batch has 2"),
+        (bare, drawn, boxes.format(5, 0)),
+        (batch, augment.parameters(bare, keys(bare)), boxes.format(0, 5)),
+        (replace(batch, targets=replace(one_box, weight_BN=None)), drawn, boxes.format(5, 1)),
+        (batch, Augment(S1Config()).parameters(batch, keys(batch)), "lack choice_BK, magnitude_BK, operation_BK"),
+        (batch, {}, "lack choice_BK, crop_x_B"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            augment.replay(other, parameters)
+
+
+def test_what_was_drawn_is_described() -> None:
+    augment, batch = Augment(S4Config(num_operations=2)), batch_of(6, 64)
+    parameters = augment.parameters(batch, keys(batch))
+    parameters["operation_BK"][0] = torch.tensor([OPERATIONS.index("Color"), 0])
+    parameters["scale_B"][0], parameters["flip_B"][0] = 1.254, True
+    described = augment.described(parameters)
+    assert len(described) == 6 and described[0] == "Color 10, mirrored, × 1.25"
+    assert Augment(S1Config()).described(parameters)[0] == "mirrored, × 1.25"
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -42,6 +42,29 @@ def test_seed_and_visit_draw_and_ids_say_who_it_is() -> None:
         torch.testing.assert_close(some.images, first.images[order], rtol=0, atol=1e-5)
 
 
+def test_without_a_seed_each_call_draws_anew() -> None:
+    torch.manual_seed(4)
+    first, second = augment_s4(IMAGES), augment_s4(IMAGES)
+    assert not torch.equal(first.matrices, second.matrices)
+    torch.manual_seed(4)
+    assert torch.equal(augment_s4(IMAGES).matrices, first.matrices)
+
+
+def test_a_loop_over_a_shuffled_set_draws_what_any_other_does() -> None:
+    epochs = []
+    for batch_size in (2, 3):
+        generator = torch.Generator().manual_seed(batch_size)
+        seen: dict[tuple[int, int], torch.Tensor] = {}
+        for epoch in range(3):
+            for indices in torch.randperm(5, generator=generator).split(batch_size):
+                found = augment_s4(IMAGES[indices], ids=indices, visit=epoch, seed=1)
+                seen |= {(epoch, i): matrix for i, matrix in zip(indices.tolist(), found.matrices, strict=True)}
+        epochs.append(seen)
+    assert len({tuple(matrix.flatten().tolist()) for matrix in epochs[0].values()}) == 15
+    for place, matrix in epochs[0].items():
+        assert torch.equal(matrix, epochs[1][place])
+
+
 def test_settings_and_policies_of_ones_own() -> None:
     assert augment_s1(IMAGES, settings={"oversample": 2}).images.shape == (5, 3, 32, 24)
     config = CustomConfig.model_validate(
@@ -70,7 +93,18 @@ def test_few_images(number: int) -> None:
         ({"boxes": BOXES.double()}, "boxes are torch.float64 (5, 2, 4); wanted is torch.float32 (5, N, 4)"),
         ({"boxes": BOXES[:, 0]}, "boxes are torch.float32 (5, 4)"),
         ({"boxes": BOXES, "labels": LABELS.float()}, "labels are torch.float32 (5, 2); wanted is torch.int64"),
-        ({"labels": LABELS}, "labels are torch.int64 (5, 2); wanted is torch.int64, one for each box"),
+        ({"boxes": BOXES, "labels": LABELS[:, :1]}, "wanted is torch.int64 (5, 2), one for each box"),
+        ({"labels": LABELS}, "labels are given without boxes"),
+        ({"boxes": BOXES[..., [0, 1, 0, 1]] * torch.tensor([1, 1, 0.5, 2])}, "a box is [4.0, 6.0, 2.0, 12.0]; wanted"),
+        ({"boxes": BOXES * torch.nan}, "a box is [nan, nan, nan, nan]"),
+        ({"images": IMAGES.float()}, "to 255; wanted is 0 to 1: divide"),
+        ({"images": IMAGES / 255 - 0.5}, "images are from -0.5 to 0.5"),
+        ({"images": IMAGES * torch.nan}, "images are from nan to nan"),
+        ({"images": IMAGES.numpy()}, "images are a ndarray; wanted is a torch.Tensor"),
+        ({"masks": MASKS.to("meta")}, "masks are on meta, images on cpu"),
+        ({"visit": 0.9}, "visit is 0.9; wanted is a whole number"),
+        ({"seed": 2**70}, "seed is 1180591620717411303424"),
+        ({"settings": {"magnitude": 3}}, "magnitude"),
         ({"sizes": torch.tensor([64, 48])}, "sizes are torch.int64 (2,); wanted is torch.int64 (5, 2)"),
         ({"sizes": torch.full((5, 2), 50)}, "sizes are not all between 1 and the images' 64 × 48"),
         ({"sizes": torch.full((5, 2), 0)}, "sizes are not all between 1 and the images' 64 × 48"),
@@ -81,6 +115,17 @@ def test_few_images(number: int) -> None:
 def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         augment_s1(given.pop("images", IMAGES), **given)
+
+
+def test_what_is_no_settings_is_refused() -> None:
+    with pytest.raises(ValueError, match="config is a dict; wanted is one of selftrain_augment"):
+        augment_with({"name": "augment/s4"}, IMAGES)  # type: ignore[arg-type]  # that is the point
+
+
+def test_padding_need_be_no_box() -> None:
+    boxes = torch.full_like(BOXES, torch.nan)
+    found = augment_s1(IMAGES, boxes=boxes, labels=torch.full_like(LABELS, -1), seed=0)
+    assert found.boxes is not None and not found.boxes.any()
 
 
 def test_an_unknown_name_is_none() -> None:

@@ -104,7 +104,8 @@ def preview(
     `selftrain init` takes it; or images without labels: a folder, an image, or a .txt file with a path in each line.
 
     Each row is an image, as it lies on the canvas without augmentation and then as each draw changes it. Draws are
-    made as in training: the same command draws the same sheet. What is ignored, in masks and boxes, is hatched in grey.
+    made as in training: the same command draws the same sheet. Over each cell stands what was drawn. What is ignored
+    of a picture, in masks and boxes, is hatched in grey; beyond the picture no label is drawn.
     """
     _refuse_output(path, overwrite=overwrite)
     if policy is None and not is_config(data):
@@ -123,11 +124,12 @@ def preview(
 
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    remarks = draw_preview(path, found, choice, size, seed, draws)
+    remarks, drawn = draw_preview(path, found, choice, size, seed, draws)
     for remark in remarks:
         click.echo(f"note: {remark}", err=True)
     if as_json:
-        shown = _as_json(path, found, choice, {"canvas": list(size), "seed": seed, "draws": draws, "remarks": remarks})
+        more = {"canvas": list(size), "seed": seed, "draws": draws, "drawn": drawn, "remarks": remarks}
+        shown = _as_json(path, found, choice, more)
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
         return
     click.echo(f"{path}: {len(found.images):,} images, {draws} draws of {choice.name} each")

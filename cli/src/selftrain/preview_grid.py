@@ -53,6 +53,8 @@ class _Seen:
     has_ignored: bool = False
     has_boxes: bool = False
     remarks: list[str] = field(default_factory=list)
+    drawn: list[list[str]] = field(default_factory=list)
+    """Of each image, what each draw drew; empty texts where the augmentation does not tell."""
 
 
 def draw_preview(
@@ -62,8 +64,8 @@ def draw_preview(
     canvas: tuple[int, int],
     seed: int,
     draws: int,
-) -> list[str]:
-    """Write the sheet, and return what people should know of it.
+) -> tuple[list[str], list[list[str]]]:
+    """Write the sheet; return what people should know of it, and of each image what each draw drew.
 
     Args:
         path: The PNG to write.
@@ -87,10 +89,11 @@ def draw_preview(
     settings = "".join(f", {key} {value}" for key, value in changed.items())
     title = f"{choice.name}{settings}; canvas {canvas[0]} × {canvas[1]} (height × width), seed {seed}"
     captions = ["without augmentation", *(f"draw {number}" for number in range(1, draws + 1))]
-    sheet = _sheet(title, captions, [image.entry.id for image in data.images], rows, _legend(task, seen))
+    names = [[image.entry.id, *drawn] for image, drawn in zip(data.images, seen.drawn, strict=True)]
+    sheet = _sheet(title, captions, names, rows, _legend(task, seen))
     with replacing(path) as temporary:
         sheet.save(temporary, format="PNG")
-    return [*augmentation.remarks(has_boxes=seen.has_boxes), *seen.remarks]
+    return [*augmentation.remarks(has_boxes=seen.has_boxes), *seen.remarks], seen.drawn
 
 
 def _scale(canvas: tuple[int, int]) -> int:
@@ -131,11 +134,15 @@ def _row(
     seen.has_boxes = seen.has_boxes or batch.targets.boxes_BN4 is not None
     scale = _scale(canvas)
     cells = [_cell(NoAugmentation(StrictModel())(plain, fold(key, plain.id_B, plain.visit_B)), task, scale, seen)]
+    drawn = []
     for visit in range(draws):
         visited = replace(batch, visit_B=torch.full_like(batch.visit_B, visit))
+        parameters = augmentation.parameters(visited, fold(key, visited.id_B, visited.visit_B))
+        drawn += augmentation.described(parameters) or [""]
         with torch.no_grad():
-            changed = augmentation(visited, fold(key, visited.id_B, visited.visit_B))
+            changed = augmentation.replay(visited, parameters)
         cells.append(_cell(changed, task, scale, seen))
+    seen.drawn.append(drawn)
     return cells
 
 
@@ -189,14 +196,16 @@ def _tinted(
 ) -> NDArray[np.uint8]:
     """Return the image with a tint and an outline for each class; ignored pixels keep their colours, and are hatched.
 
-    A task's own drawing has colours over grey, which hide what an augmentation does to those of the image.
+    A task's own drawing has colours over grey, which hide what an augmentation does to those of the image; so would a
+    tint of black, the background's colour: that has none.
     """
     table = np.full((256, 3), _IGNORE_RGB, np.float32)
     table[: len(colours_C3)] = colours_C3
     colours_HW3 = table[classes_HW]
     drawn_HW3 = image_HW3 * (1 - _OPACITY) + colours_HW3 * _OPACITY
     is_ignored_HW = classes_HW == IGNORE
-    drawn_HW3[is_ignored_HW] = image_HW3[is_ignored_HW]
+    is_bare_HW = is_ignored_HW | ~colours_HW3.any(2)
+    drawn_HW3[is_bare_HW] = image_HW3[is_bare_HW]
     rows, columns = np.indices(classes_HW.shape)
     line_HW = (rows + columns) % _HATCH_PERIOD < _HATCH_PERIOD // 3
     is_edge_HW = np.zeros(classes_HW.shape, np.bool_)
@@ -223,11 +232,11 @@ def _legend(task: Task[Any, Any] | None, seen: _Seen) -> Legend:
 def _sheet(
     title: str,
     captions: Sequence[str],
-    names: Sequence[str],
+    names: Sequence[Sequence[str]],
     rows: Sequence[Sequence[NDArray[np.uint8]]],
     legend: Legend,
 ) -> Image.Image:
-    """Return the cells in a grid: a title and a caption for each column above, a name over each row, a legend below."""
+    """Return the cells in a grid: a title and captions for the columns above, a name over each cell, a legend below."""
     height, width = rows[0][0].shape[:2]
     size = min(max(width // _CELL_PER_LETTER, _SMALLEST_LETTER), _LARGEST_LETTER)
     letters, line = font(size), size + size // 2
@@ -243,11 +252,12 @@ def _sheet(
     write(GAP, GAP, title, total_width - 2 * GAP, "black")
     for column, caption in enumerate(captions):
         write(GAP + column * (width + GAP), GAP + line, caption, width, "black")
-    for number, (name, row) in enumerate(zip(names, rows, strict=True)):
+    for number, (texts, row) in enumerate(zip(names, rows, strict=True)):
         upper = top + number * step
-        write(GAP, upper, name, total_width - 2 * GAP, "#606060")
-        for column, cell_HW3 in enumerate(row):
-            sheet.paste(Image.fromarray(cell_HW3), (GAP + column * (width + GAP), upper + line))
+        for column, (text, cell_HW3) in enumerate(zip(texts, row, strict=True)):
+            left = GAP + column * (width + GAP)
+            write(left, upper, text, width, "#606060")
+            sheet.paste(Image.fromarray(cell_HW3), (left, upper + line))
     sheet.paste(strip, (0, sheet.height - strip.height))
     return sheet
 

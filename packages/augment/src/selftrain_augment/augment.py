@@ -16,10 +16,10 @@ from torch import Tensor
 
 from selftrain_augment import boxes, geometry
 from selftrain_augment.config import S1Config
-from selftrain_augment.draws import PolicyDraws, placement_draws
+from selftrain_augment.draws import PLACEMENT, PolicyDraws, placement_draws
 from selftrain_augment.editing import Editor
 from selftrain_augment.matrices import linear_map
-from selftrain_augment.operations import CODES, Kind, OperationName, kind_of, needs_boxes
+from selftrain_augment.operations import CODES, OPERATIONS, Kind, OperationName, kind_of, needs_boxes
 from selftrain_augment.placement import Placement, place
 from selftrain_augment.resampling import Move, lay, resample, unlaid
 from selftrain_augment.work import Part, Work, divided
@@ -78,8 +78,9 @@ class Augment(Augmentation):
         Images keep a floating type, and become float32 from uint8; they are in 0..1.
 
         Raises:
-            ValueError: The canvas does not divide by `oversample`.
+            ValueError: The canvas does not divide by `oversample`, or the parameters are another batch's or policy's.
         """
+        self._require_fitting(batch, parameters)
         height, width = batch.image_B3HW.shape[2:]
         if height % self.oversample or width % self.oversample:
             raise ValueError(f"a canvas of {height} × {width} does not divide by oversample {self.oversample}")
@@ -87,7 +88,9 @@ class Augment(Augmentation):
         pixel_B = self._pixels(batch.valid_B2)
         placement = place(batch.valid_B2, *size, parameters, self.oversample)
         matrix_B23 = geometry.compose(placement.matrix_B23, self._warped(batch.valid_B2, parameters, pixel_B))
-        found = self._canvases(Work(batch, parameters, pixel_B, matrix_B23, placement.valid_B2), size)
+        by_parts = batch.image_B3HW.device.type == "cpu"
+        resampled = self._resampled_by_parts if by_parts else self._resampled_at_once
+        found = resampled(Work(batch, parameters, pixel_B, matrix_B23, placement.valid_B2), size)
         image_B3HW = found.pop("image_B3HW")
         if batch.targets.canvas_B2 is not None:
             found["canvas_B2"] = batch.targets.canvas_B2 // self.oversample
@@ -98,6 +101,35 @@ class Augment(Augmentation):
             matrix_B23=geometry.compose(matrix_B23, batch.matrix_B23),
             targets=replace(batch.targets, **found, **self._boxes(batch.targets, matrix_B23, placement)),
         )
+
+    def _require_fitting(self, batch: Batch, parameters: Mapping[str, Tensor]) -> None:
+        wanted = set(PLACEMENT) | (set(self._draws.names) if self.policy.num_slots else set())
+        if missing := wanted - set(parameters):
+            raise ValueError(f"parameters lack {', '.join(sorted(missing))}: they were drawn by another augmentation")
+        drawn = len(parameters["scale_B"])
+        if drawn != len(batch):
+            raise ValueError(f"parameters were drawn for {drawn} images, and the batch has {len(batch)}; draw again")
+        boxes_BN4, applies_BKN = batch.targets.boxes_BN4, parameters.get("box_applies_BKN")
+        boxes = 0 if boxes_BN4 is None else boxes_BN4.shape[1]
+        if self._draws.changes_boxes and boxes != (drawn_boxes := 0 if applies_BKN is None else applies_BKN.shape[2]):
+            raise ValueError(
+                f"parameters were drawn for {drawn_boxes} boxes an image, and the batch has {boxes}; draw again"
+            )
+
+    def described(self, parameters: Mapping[str, Tensor]) -> list[str]:
+        """Return for each image what was drawn, such as ``Rotate_BBox 10, mirrored, × 1.31``."""
+        scales, flips = parameters["scale_B"].tolist(), parameters["flip_B"].tolist()
+        steps: list[list[str]] = [[] for _ in scales]
+        if self.policy.num_slots:
+            codes, magnitudes = parameters["operation_BK"].tolist(), parameters["magnitude_BK"].tolist()
+            steps = [
+                [f"{OPERATIONS[code]} {magnitude:g}" for code, magnitude in zip(*drawn, strict=True) if code]
+                for drawn in zip(codes, magnitudes, strict=True)
+            ]
+        return [
+            ", ".join([*step, *(["mirrored"] if flip else []), f"× {scale:.2f}"])
+            for step, flip, scale in zip(steps, flips, scales, strict=True)
+        ]
 
     def _pixels(self, valid_B2: Tensor) -> Tensor:
         """Return how many pixels of the canvas a pixel of the published magnitudes is: float32 [B]."""
@@ -120,13 +152,11 @@ class Augment(Augmentation):
             matrix_B23 = geometry.compose(step_B23, matrix_B23)
         return matrix_B23
 
-    def _canvases(self, work: Work, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Return the images and maps on canvases of `size`."""
-        if work.batch.image_B3HW.device.type != "cpu":
-            return resample(self._edit(work), work.batch.targets, self._move(work), size)
-        return self._canvases_part_by_part(work, size)
+    def _resampled_at_once(self, work: Work, size: tuple[int, int]) -> dict[str, Tensor]:
+        return resample(self._edit(work), work.batch.targets, self._move(work), size)
 
-    def _canvases_part_by_part(self, work: Work, size: tuple[int, int]) -> dict[str, Tensor]:
+    def _resampled_by_parts(self, work: Work, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the same, in a processor's way: images that are alike together, parts in several threads."""
         canvas = unlaid(work.batch, size)
 
         @torch.no_grad()  # which each thread has to say for itself
@@ -135,8 +165,8 @@ class Augment(Augmentation):
             move = replace(self._move(mine), frame_B2=None, upright=not part.turned, bares=part.moved)
             largest_height, largest_width = mine.frame_B2.amax(0).tolist()
             found = resample(self._edit(mine), mine.batch.targets, move, (largest_height, largest_width))
-            for index, (place, frame) in enumerate(zip(part.places_S.tolist(), mine.frame_B2.tolist(), strict=True)):
-                lay(canvas, place, {name: value_S[index] for name, value_S in found.items()}, frame)
+            for index, (image, frame) in enumerate(zip(part.places_S.tolist(), mine.frame_B2.tolist(), strict=True)):
+                lay(canvas, image, {name: value_S[index] for name, value_S in found.items()}, frame)
 
         parts = divided(work, [CODES[name] for name in self._warps], self._turns)
         lanes = min(torch.get_num_threads(), len(parts))
@@ -176,4 +206,3 @@ class Augment(Augmentation):
         if targets.weight_BN is not None:
             changed["weight_BN"] = torch.where(is_padding_BN, 0, targets.weight_BN)
         return changed
-

@@ -21,6 +21,10 @@ BOX_SHARE = 1 / 3
 """An operation on boxes alone is done to each box with this share of its probability (AutoAugment for detection)."""
 
 
+PLACEMENT = ("flip_B", "scale_B", "crop_x_B", "crop_y_B")
+"""What `placement_draws` returns."""
+
+
 def placement_draws(key_B: Tensor, flip_probability: float, scales: tuple[float, float]) -> dict[str, Tensor]:
     """Return what is drawn for flip, jitter and crop.
 
@@ -44,10 +48,13 @@ class PolicyDraws:
         policy: What may be drawn.
     """
 
+    names = ("operation_BK", "magnitude_BK", "sign_BK", "x_BK", "y_BK", "choice_BK")
+    """Of what is drawn for every image, where there is anything to draw."""
+
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.num_slots = policy.num_slots
-        self._changes_boxes = any(kind_of(name) is Kind.BOXES for name in policy.operations())
+        self.changes_boxes = any(kind_of(name) is Kind.BOXES for name in policy.operations())
         width = max((len(steps) for steps in policy.sub_policies), default=1)
         rows = [_padded(steps, width) for steps in policy.sub_policies]
         self._code_SK = torch.tensor([[CODES[step.operation] for step in row] for row in rows])
@@ -82,7 +89,7 @@ class PolicyDraws:
             "y_BK": draw[_Y],
             "choice_BK": draw[_CHOICE],
         }
-        if num_boxes and self._changes_boxes:
+        if num_boxes and self.changes_boxes:
             drawn |= self._boxes(key_B, num_boxes, probability_BK)
         return drawn
 

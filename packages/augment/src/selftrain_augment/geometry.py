@@ -94,7 +94,7 @@ def within(x_BHW: Tensor, y_BHW: Tensor, valid_B2: Tensor) -> tuple[Tensor, Tens
 def covered(x_BHW: Tensor, y_BHW: Tensor, within_x_BHW: Tensor, within_y_BHW: Tensor) -> tuple[Tensor, Tensor]:
     """Return which points lie among the old picture's columns and which among its rows: bool, shaped as x and as y.
 
-    By a hair outside counts as on it: a thousandth of a pixel, what float32 rounds off of a point on the picture's edge.
+    A hair outside counts as on it: a thousandth of a pixel, what float32 rounds off of a point on the picture's edge.
 
     Args:
         x_BHW: The points.

@@ -5,16 +5,20 @@ Shape letters: B = images, N = boxes per image, H, W = height and width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from selftrain_augment.augment import Augment
 from selftrain_augment.config import S1Config, S2Config, S3Config, S4Config
 from selftrain_core.batch import Batch, Targets
+from selftrain_core.config_text import explain_errors
 from selftrain_core.keys import fold
+from selftrain_core.labels import PADDING_LABEL
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,14 @@ def augment_with(
     labels: Tensor | None = None,
     sizes: Tensor | None = None,
     ids: Tensor | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     visit: int = 0,
 ) -> Augmented:
-    """Return images, masks and boxes after augmentation, on their device.
+    """Return images, masks and boxes after augmentation, on their device and without gradients.
 
-    What becomes of an image follows from its id, the seed and the visit alone, whatever batch it is in.
+    With a seed, what becomes of an image follows from its id, the seed and the visit alone, whatever batch it is in: in
+    a training loop give the images' places in the set as `ids` and the epoch as `visit`. Without one, each call draws
+    anew, as `torch.manual_seed` has it.
 
     Args:
         config: The settings; any of `selftrain_augment.config`.
@@ -63,12 +69,17 @@ def augment_with(
         labels: int64 [B, N], classes, −1 = padding, −2 = region to ignore; None: every box is an object.
         sizes: int64 [B, 2], height and width of the pictures, which lie at the top-left corner; None: they fill all.
         ids: int64 [B], which images these are; None: 0 to B − 1.
-        seed: Of all draws.
+        seed: Of all draws, from −2⁶³ to 2⁶³ − 1; None: one from torch's generator.
         visit: How often these images were seen before; another number is another draw.
 
     Raises:
-        ValueError: Shapes or types do not fit together.
+        ValueError: Shapes, types or ranges do not fit together.
     """
+    _check_kinds(
+        config, seed, visit, {"masks": masks, "boxes": boxes, "labels": labels, "sizes": sizes, "ids": ids}, images
+    )
+    if seed is None:
+        seed = int(torch.randint(2**62, ()))
     number_B = torch.arange(len(images), device=images.device)
     if sizes is None:
         sizes = torch.tensor([images.shape[2:]], device=images.device).repeat(len(images), 1)
@@ -95,7 +106,7 @@ def augment_with(
     )
 
 
-def augment_s1(images: Tensor, *, settings: dict[str, Any] | None = None, **given: Any) -> Augmented:
+def augment_s1(images: Tensor, *, settings: Mapping[str, Any] | None = None, **given: Any) -> Augmented:
     """Return the images after Augment-S1: flip, scale jitter 0.8 to 1.2, crop (paper §3.1).
 
     Args:
@@ -104,24 +115,46 @@ def augment_s1(images: Tensor, *, settings: dict[str, Any] | None = None, **give
         **given: As for `augment_with`.
 
     Raises:
-        ValueError: Shapes or types do not fit together, or a setting is wrong.
+        ValueError: Shapes, types or ranges do not fit together, or a setting is wrong.
     """
-    return augment_with(S1Config(**settings or {}), images, **given)
+    return augment_with(_config(S1Config, settings), images, **given)
 
 
-def augment_s2(images: Tensor, *, settings: dict[str, Any] | None = None, **given: Any) -> Augmented:
+def augment_s2(images: Tensor, *, settings: Mapping[str, Any] | None = None, **given: Any) -> Augmented:
     """Return the images after Augment-S2: AutoAugment and what S1 does; arguments as for `augment_s1`, `S2Config`."""
-    return augment_with(S2Config(**settings or {}), images, **given)
+    return augment_with(_config(S2Config, settings), images, **given)
 
 
-def augment_s3(images: Tensor, *, settings: dict[str, Any] | None = None, **given: Any) -> Augmented:
+def augment_s3(images: Tensor, *, settings: Mapping[str, Any] | None = None, **given: Any) -> Augmented:
     """Return the images after Augment-S3: AutoAugment, jitter 0.5 to 2.0; arguments as for `augment_s1`, `S3Config`."""
-    return augment_with(S3Config(**settings or {}), images, **given)
+    return augment_with(_config(S3Config, settings), images, **given)
 
 
-def augment_s4(images: Tensor, *, settings: dict[str, Any] | None = None, **given: Any) -> Augmented:
+def augment_s4(images: Tensor, *, settings: Mapping[str, Any] | None = None, **given: Any) -> Augmented:
     """Return the images after Augment-S4: RandAugment, jitter 0.5 to 2.0; arguments as for `augment_s1`, `S4Config`."""
-    return augment_with(S4Config(**settings or {}), images, **given)
+    return augment_with(_config(S4Config, settings), images, **given)
+
+
+def _config(model: type[S1Config], settings: Mapping[str, Any] | None) -> S1Config:
+    try:
+        return model.model_validate(dict(settings or {}))
+    except ValidationError as error:
+        raise ValueError("\n".join(["settings are wrong:", *explain_errors(error.errors())])) from None
+
+
+def _check_kinds(
+    config: S1Config, seed: int | None, visit: int, others: Mapping[str, Tensor | None], images: Tensor
+) -> None:
+    if not isinstance(config, S1Config):
+        raise ValueError(f"config is a {type(config).__name__}; wanted is one of selftrain_augment.config, S4Config(…)")
+    for name, number in (("seed", seed), ("visit", visit)):
+        if number is not None and (not isinstance(number, int) or not -(2**63) <= number < 2**63):
+            raise ValueError(f"{name} is {number!r}; wanted is a whole number of 64 bits, the same for the whole batch")
+    for name, tensor in {"images": images, **others}.items():
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} are a {type(tensor).__name__}; wanted is a torch.Tensor")
+        if tensor is not None and tensor.device != images.device:
+            raise ValueError(f"{name} are on {tensor.device}, images on {images.device}; wanted is one device")
 
 
 def _check(given: Augmented, ids: Tensor | None, oversample: int) -> None:
@@ -137,14 +170,40 @@ def _check(given: Augmented, ids: Tensor | None, oversample: int) -> None:
         raise ValueError(f"masks are {_described(masks)}; wanted is torch.uint8 ({number}, {height}, {width})")
     if boxes is not None and (boxes.dim() != 3 or boxes.shape[::2] != (number, 4) or boxes.dtype != torch.float32):
         raise ValueError(f"boxes are {_described(boxes)}; wanted is torch.float32 ({number}, N, 4)")
-    if labels is not None and (boxes is None or labels.shape != boxes.shape[:2] or labels.dtype != torch.int64):
-        raise ValueError(f"labels are {_described(labels)}; wanted is torch.int64, one for each box")
+    if labels is not None:
+        if boxes is None:
+            raise ValueError("labels are given without boxes; wanted are both, or boxes alone")
+        if labels.shape != boxes.shape[:2] or labels.dtype != torch.int64:
+            raise ValueError(
+                f"labels are {_described(labels)}; wanted is torch.int64 {tuple(boxes.shape[:2])}, one for each box"
+            )
     if sizes.shape != (number, 2) or sizes.dtype != torch.int64:
         raise ValueError(f"sizes are {_described(sizes)}; wanted is torch.int64 ({number}, 2)")
     if number and not bool(((sizes >= 1) & (sizes <= sizes.new_tensor([height, width]))).all()):
         raise ValueError(f"sizes are not all between 1 and the images' {height} × {width}")
     if ids is not None and (ids.shape != (number,) or ids.is_floating_point()):
         raise ValueError(f"ids are {_described(ids)}; wanted is one whole number for each of {number} images")
+    _check_values(images, boxes, labels)
+
+
+def _check_values(images: Tensor, boxes: Tensor | None, labels: Tensor | None) -> None:
+    if images.is_floating_point() and images.numel():
+        low, high = (float(value) for value in images.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"images are from {low:g} to {high:g}; wanted is 0 to 1: divide what goes to 255 by that, and "
+                "normalise after augmentation"
+            )
+    if boxes is not None and boxes.numel():
+        x1_BN, y1_BN, x2_BN, y2_BN = boxes.unbind(2)
+        is_box_BN = (x1_BN <= x2_BN) & (y1_BN <= y2_BN) & boxes.isfinite().all(2)
+        if labels is not None:
+            is_box_BN = is_box_BN | (labels == PADDING_LABEL)
+        if not bool(is_box_BN.all()):
+            wrong = boxes[~is_box_BN][0].tolist()
+            raise ValueError(
+                f"a box is {wrong}; wanted is [x1, y1, x2, y2] with x1 <= x2 and y1 <= y2: is it [x, y, w, h]?"
+            )
 
 
 def _described(tensor: Tensor) -> str:

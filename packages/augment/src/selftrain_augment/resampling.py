@@ -86,8 +86,8 @@ def unlaid(batch: Batch, size: tuple[int, int]) -> dict[str, Tensor]:
 
 def _fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Return memory from numpy, which asks for huge pages: the system hands out 25 MiB four times as fast in those."""
-    values = np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
-    return torch.from_numpy(values).view(dtype).view(shape)
+    values = np.empty(max(1, math.prod(shape)) * dtype.itemsize, np.uint8)  # a view as another type needs one at least
+    return torch.from_numpy(values).view(dtype)[: math.prod(shape)].view(*shape)
 
 
 def lay(canvas: Mapping[str, Tensor], place: int, found: Mapping[str, Tensor], frame: Sequence[int]) -> None:

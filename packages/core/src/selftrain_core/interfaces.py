@@ -317,6 +317,15 @@ class Augmentation(ABC):
         del has_boxes
         return []
 
+    def described(self, parameters: Mapping[str, Tensor]) -> list[str]:
+        """Return for each image what was drawn, in a few words for people; by default nothing at all.
+
+        Args:
+            parameters: What `parameters` returned.
+        """
+        del parameters
+        return []
+
     @abstractmethod
     def parameters(self, batch: Batch, key_B: Tensor) -> dict[str, Tensor]:
         """Return what is drawn for each image, from its key alone; each tensor's first axis is B.

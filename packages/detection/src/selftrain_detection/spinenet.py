@@ -12,11 +12,10 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.ops import StochasticDepth
 
 from selftrain_core.backbones.inits import Init
 from selftrain_core.errors import ConfigError, StridesError, did_you_mean
@@ -196,7 +195,7 @@ def needed_rows(strides: Sequence[int]) -> list[int]:
 
 def _kind_and_width(feature: int, size: Size) -> tuple[Kind, int]:
     """Return what blocks a feature comes from, and their width."""
-    level, kind = (2, "bottleneck") if feature < 2 else ROWS[feature - 2][:2]
+    level, kind = (2, ROWS[0].kind) if feature < 2 else ROWS[feature - 2][:2]
     return kind, int(_BASE_WIDTHS[level] * size.width)  # cut off, as published: 41 of 0.65 · 64
 
 
@@ -313,7 +312,7 @@ class Block(nn.Module):
         self.convs = nn.Sequential(*convs)
         same = in_channels == out_channels
         self.shortcut = nn.Identity() if same else layers.conv(in_channels, out_channels, 1, active=False)
-        self.drop = DropPath(drop_rate)
+        self.drop = StochasticDepth(drop_rate, "row")
         self.activation = layers.activation()
 
     def forward(self, feature: Tensor) -> Tensor:
