@@ -28,6 +28,7 @@ SMALL = {
     "mambaout": "timm/test_mambaout",  # channels last and no dilated form, as Swin
     "vit": "timm/test_vit",
     "vit pyramid": {"name": "core/simple-pyramid", "body": {"name": "timm/test_vit", "init": "random"}, "channels": 32},
+    "nas-fpn": {"name": "core/nas-fpn", "body": {"name": "timm/test_resnet", "init": "random"}, "channels": 32},
 }
 REAL = {
     "lite0": "timm/tf_efficientnet_lite0",
@@ -54,6 +55,8 @@ REFUSED = {
         for name in DECODERS
         if name != "pspnet"
     },
+    **{(body, "fusion"): "stands on a pyramid of strides 8 to 128" for body in BACKBONES if body != "nas-fpn"},
+    **{("nas-fpn", name): "decoders for this backbone: fusion" for name in DECODERS if name != "fusion"},
 }
 
 
@@ -166,7 +169,8 @@ def test_a_pyramid_with_gaps_names_the_decoders_without() -> None:
 def test_one_image_trains(decoder: str) -> None:
     """Pooled to a single value, one image has no batch statistics; no decoder needs them there."""
     model = tiny(decoder).train()
-    model(draws((1, 3, 64, 64), 1)).sum().backward()
+    side = 256 if decoder == "fusion" else 64  # two pixels of the deepest map
+    model(draws((1, 3, side, side), 1)).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 

@@ -33,6 +33,12 @@ def selftrain_backbones() -> Sequence[BackboneSpec]:
             load="selftrain_core.backbones.pyramids:FeaturePyramid",
         ),
         BackboneSpec(
+            name="core/nas-fpn",
+            summary="searched pyramid of strides 8 to 128 over another backbone (Ghiasi et al. 2019)",
+            config="selftrain_core.backbones.config:NasFpnConfig",
+            load="selftrain_core.backbones.nas_fpn:NasFpn",
+        ),
+        BackboneSpec(
             name="core/simple-pyramid",
             summary="strides 4 to 32 from the one map of a plain vision transformer (Li et al. 2022)",
             config="selftrain_core.backbones.config:SimplePyramidConfig",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from selftrain_core.config_model import StrictModel
 from selftrain_core.errors import did_you_mean
@@ -107,7 +107,31 @@ class SegformerDecoder(_Pyramidal):
     channels: PositiveInt = Field(default=128, description="Channels of every layer (paper: 256 or 768).")
 
 
-AnyDecoder = FpnDecoder | DeepLabV3PlusDecoder | UnetDecoder | UperNetDecoder | PspNetDecoder | SegformerDecoder
+class FusionDecoder(StrictModel):
+    """The head of Zoph et al. 2020: the levels of a pyramid summed at stride 4, then convolutions."""
+
+    name: Literal["fusion"] = "fusion"
+    output_stride: ClassVar[int | None] = None
+    num_convs: Annotated[int, Field(ge=0, le=16)] = Field(default=3, description="3×3 convolutions (paper: 3).")
+    channels: PositiveInt = Field(default=256, description="Channels of each of them (paper: 256).")
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.1,
+        description="How much of a batch's statistics the running ones take over (paper: 0.003, there written as "
+        "0.997).",
+    )
+    batch_norm_epsilon: PositiveFloat = Field(
+        default=1e-5, description="Added to the variance (paper: 0.001, or 0.0001 where its settings do not say)."
+    )
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The strides read."""
+        return 8, 16, 32, 64, 128
+
+
+AnyDecoder = (
+    FpnDecoder | DeepLabV3PlusDecoder | UnetDecoder | UperNetDecoder | PspNetDecoder | SegformerDecoder | FusionDecoder
+)
 DECODERS: dict[str, type[AnyDecoder]] = {
     "fpn": FpnDecoder,
     "deeplabv3plus": DeepLabV3PlusDecoder,
@@ -115,8 +139,9 @@ DECODERS: dict[str, type[AnyDecoder]] = {
     "upernet": UperNetDecoder,
     "pspnet": PspNetDecoder,
     "segformer": SegformerDecoder,
+    "fusion": FusionDecoder,
 }
-Name = Literal["fpn", "deeplabv3plus", "unet", "upernet", "pspnet", "segformer"]
+Name = Literal["fpn", "deeplabv3plus", "unet", "upernet", "pspnet", "segformer", "fusion"]
 
 
 def _chosen(data: Any) -> Any:
@@ -148,6 +173,8 @@ def decoder_advice(asked: AnyDecoder, offers: Mapping[int | None, tuple[int, ...
         offers: The strides the backbone offers at each output stride it can keep; None is its own.
     """
     fitting = [text for decoder in DECODERS.values() for text in _fitting(decoder, offers)[:1]]
+    if isinstance(asked, FusionDecoder):
+        return "the decoder fusion stands on a pyramid of strides 8 to 128: backbone: {name: core/nas-fpn, body: …}"
     reads = ", ".join(map(str, asked.strides))
     kept = f" at the output stride {asked.output_stride}" if asked.output_stride else ""
     return (

@@ -23,11 +23,13 @@ from selftrain_segmentation.decoder_config import (
     AnyDecoder,
     DeepLabV3PlusDecoder,
     FpnDecoder,
+    FusionDecoder,
     PspNetDecoder,
     SegformerDecoder,
     UnetDecoder,
     UperNetDecoder,
 )
+from selftrain_segmentation.fusion import PyramidFusion
 
 
 def build_decoder(config: AnyDecoder, channels: Mapping[int, int]) -> tuple[nn.Module, int]:
@@ -69,6 +71,19 @@ def build_decoder(config: AnyDecoder, channels: Mapping[int, int]) -> tuple[nn.M
             return psp.PSPDecoder(widths, out_channels=config.channels, dropout=config.dropout), config.channels
         case SegformerDecoder():
             return segformer.SegformerDecoder(widths, len(widths) - 1, config.channels), config.channels
+        case FusionDecoder():
+            return _fusion(config, channels)
+
+
+def _fusion(config: FusionDecoder, channels: Mapping[int, int]) -> tuple[nn.Module, int]:
+    if len(set(channels.values())) > 1:
+        offered = ", ".join(f"{stride} ({count})" for stride, count in channels.items())
+        raise ConfigError(
+            "the decoder fusion sums the levels of a pyramid, which have the same number of channels; the backbone's "
+            f"have, by stride: {offered}; choose a backbone such as {{name: core/nas-fpn, body: …}}"
+        )
+    in_channels = next(iter(channels.values()))
+    return PyramidFusion(in_channels, config), config.channels if config.num_convs else in_channels
 
 
 def arrange(images: Tensor, features: Mapping[int, Tensor]) -> list[Tensor]:

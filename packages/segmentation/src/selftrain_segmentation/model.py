@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftrain_core.errors import ConfigError
 from selftrain_core.interfaces import Backbone
+from selftrain_segmentation import fusion
 from selftrain_segmentation.config import SegmentationConfig
+from selftrain_segmentation.decoder_config import FusionDecoder
 from selftrain_segmentation.decoders import arrange, build_decoder
 
 
@@ -29,6 +33,8 @@ class SegmentationModel(nn.Module):
         self.backbone = backbone
         self.decoder, width = build_decoder(config.decoder, backbone.channels)
         self.head = nn.Conv2d(width, num_classes, kernel_size=1)
+        if isinstance(config.decoder, FusionDecoder):
+            fusion.start(self.head)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits at the images' size.
@@ -38,7 +44,7 @@ class SegmentationModel(nn.Module):
         """
         num_images, _, height, width = images.shape
         coarsest = self.backbone.strides[-1]
-        if num_images * (height // coarsest) * (width // coarsest) == 1 and any(
+        if num_images * math.ceil(height / coarsest) * math.ceil(width / coarsest) == 1 and any(
             map(_refuses_one_value, self.modules())
         ):
             raise ConfigError(

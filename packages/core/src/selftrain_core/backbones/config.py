@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from selftrain_core.backbones.inits import CheckpointInit, InitChoice
 from selftrain_core.config_model import BackboneChoice, StrictModel
@@ -37,6 +37,30 @@ class _PyramidConfig(StrictModel):
 
 class FpnConfig(_PyramidConfig):
     """A feature pyramid; it starts as its body does."""
+
+
+class NasFpnConfig(_PyramidConfig):
+    """A NAS-FPN; it starts as its body does. Detection takes it with neck.kind none."""
+
+    repeats: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=5, description="Cells, one over the other (paper: 5 for detection, 7 for segmentation)."
+    )
+    separable: bool = Field(
+        default=False,
+        description="Whether each convolution works on every channel by itself and then on all in every pixel (paper: "
+        "for segmentation).",
+    )
+    activation: Literal["relu", "swish"] = Field(
+        default="relu", description="Before every convolution of the cells (paper: relu for segmentation)."
+    )
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.1,
+        description="How much of a batch's statistics the running ones take over (paper: 0.003, there written as "
+        "0.997).",
+    )
+    batch_norm_epsilon: PositiveFloat = Field(
+        default=1e-5, description="Added to the variance (paper: 0.001, or 0.0001 where its settings do not say)."
+    )
 
 
 class SimplePyramidConfig(_PyramidConfig):
