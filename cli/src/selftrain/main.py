@@ -27,6 +27,8 @@ COMMANDS = {
     "demo": LazyCommand("selftrain.demo:demo", "See it work in minutes: no data, no download, no GPU."),
     "split": LazyCommand("selftrain.split_command:split", "Write lists of labelled fractions, stratified by class."),
     "augment": LazyCommand("selftrain.augment_command:augment", "See what an augmentation does to your images."),
+    "recipes": LazyCommand("selftrain.recipes_command:recipes", "The paper's experiments as configurations."),
+    "plan": LazyCommand("selftrain.plan_command:plan", "Count a model's size, and how a step fits a device."),
     "plugins": LazyCommand("selftrain.plugins_command:plugins", "List plugins, and what they offer."),
     "config": LazyCommand(
         "selftrain.config_command:config", "Show a configuration, how two differ, or the schema of all."

@@ -1,0 +1,94 @@
+"""A cell of the paper's tables as a configuration, and what is to be known of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from selftrain.recipes.cells import Cell
+from selftrain.recipes.datasets import data_section
+from selftrain.recipes.models import MODELS
+from selftrain_core.config import RunConfig, parse_config
+
+Section = dict[str, Any]
+
+_SCALES = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+_MAGNITUDE = {"r101-retinanet": 15}
+"""Of RandAugment, where it is not 10 (Table 12)."""
+
+
+def recipe_config(cell: Cell) -> Section:
+    """Return the configuration of a cell, as it stands in a YAML file."""
+    model = MODELS[cell.model]
+    init = model.inits.get(cell.init, "random") if cell.init != "random" else "random"
+    teacher: Section = {
+        "steps": cell.teacher_steps or cell.steps,
+        "human": model.batch,
+        "optimizer": model.optimizer,
+        "ema_decay": None,
+    }
+    config: Section = {
+        "canvas": [model.canvas, model.canvas],
+        "data": data_section(cell.labelled, cell.unlabelled),
+        "task": model.task,
+        "backbone": model.backbone(init),
+        "augmentation": _augmentation(cell),
+        "policy": {"name": "core/fixed", "threshold": 0.5},
+        "teacher": teacher,
+        "baseline": False,
+        "device": {"precision": model.precision},
+    }
+    if cell.unlabelled:
+        config["student"] = {**teacher, "steps": cell.steps, "human": model.taught, "pseudo": model.taught}
+        config["student"]["start"] = cell.start
+        config["objective"] = {"alpha": cell.alpha, "normalise": True, "decay": 0.9997}
+        if model.classes == "voc":
+            config["labelling"] = {"scales": _SCALES, "flip": False}
+    return config
+
+
+def parsed(cell: Cell) -> RunConfig:
+    """Return the same, checked; nothing it names need be there."""
+    return parse_config(recipe_config(cell), base_dir=Path.cwd(), name=f"the recipe {cell.name}")
+
+
+def images_seen(cell: Cell) -> int:
+    """Return how many images the cell's model sees in training, its teacher's not counted."""
+    model = MODELS[cell.model]
+    assert cell.steps is not None
+    return cell.steps * (2 * model.taught if cell.unlabelled else model.batch)
+
+
+def ours(cell: Cell) -> dict[str, str]:
+    """Return what the paper does not state, by key, with the reason for what is there."""
+    found = dict(MODELS[cell.model].ours)
+    if cell.level == "S4":
+        found["augmentation.num_operations"] = "not stated; RandAugment's own experiment on detection takes 1"
+        found["augmentation.operations"] = "not stated; those of RandAugment's own experiment on detection"
+    if cell.level in ("S2", "S3"):
+        found["augmentation.policy"] = "not stated; v0 is the one that AutoAugment's paper on detection reports"
+    if cell.table == 5:
+        found["augmentation"] = (
+            "S3 for teacher and student, where the paper's teacher was trained without"
+            if cell.unlabelled
+            else "the released settings: flip, and jitter from 0.1 to 1.9"
+        )
+    if cell.labelled in ("coco-20", "coco-50"):
+        found["data.labelled"] = "how the fraction was drawn is not described; `selftrain split` draws by class"
+    if cell.start == "init":
+        found["objective.alpha"] = "not stated for a student from random weights; that of the one from the teacher"
+    if cell.table == 11:
+        found["teacher.steps"] = "not stated for this table; those of the other PASCAL experiments"
+    if not cell.unlabelled:
+        for key in [key for key in found if key.startswith(("student.", "objective.", "labelling."))]:
+            del found[key]
+    return found
+
+
+def _augmentation(cell: Cell) -> Section:
+    section: Section = {"name": f"augment/{cell.level.lower()}"}
+    if cell.level == "S4":
+        section["magnitude"] = _MAGNITUDE.get(cell.model, 10)
+    if cell.table == 5 and not cell.unlabelled:
+        section |= {"scale_min": 0.1, "scale_max": 1.9}
+    return section

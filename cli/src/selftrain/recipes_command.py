@@ -1,0 +1,123 @@
+"""``selftrain recipes``: the paper's experiments as configurations."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from typing import Any
+
+import click
+import yaml
+
+from selftrain.options import json_option
+from selftrain.recipes.build import images_seen, ours, parsed, recipe_config
+from selftrain.recipes.cells import Cell, all_cells
+from selftrain.recipes.models import MODELS
+from selftrain.summary_table import format_table
+from selftrain_core.errors import ConfigError, did_you_mean
+
+SCHEMA = 1
+
+
+@click.group()
+def recipes() -> None:
+    """The experiments of the paper: one configuration for each cell of its tables.
+
+    Cells of joint training (Table 7) are not there yet.
+    """
+
+
+@recipes.command("list")
+@json_option("Print JSON.")
+def list_recipes(*, as_json: bool) -> None:
+    """List the recipes by table, with the paper's result in percent (AP or mIoU), steps, and α of the objective."""
+    cells = list(all_cells().values())
+    if as_json:
+        click.echo(json.dumps({"schema": SCHEMA, "recipes": [_facts(cell) for cell in cells]}, ensure_ascii=False))
+        return
+    for number, (table, group) in enumerate(groupby(cells, key=lambda cell: cell.table)):
+        rows = [
+            (
+                cell.name,
+                cell.label,
+                f"{cell.result:g}",
+                f"{cell.steps:,}",
+                "" if cell.alpha is None else f"{cell.alpha:g}",
+            )
+            for cell in group
+        ]
+        click.echo(("\n" if number else "") + f"Table {table}")
+        click.echo(format_table([("recipe", "cell", "result", "steps", "alpha"), *rows]))
+
+
+_EXAMPLE = """\b
+With COCO, say, in the folder coco beside the configuration:
+  selftrain recipes show NAME > recipe.yaml
+  selftrain run recipe.yaml -o RUN      (selftrain teach, where the cell has no self-training)
+"""
+
+
+@recipes.command(epilog=_EXAMPLE)
+@click.argument("name")
+@json_option("Print what is known of it, with its size, as JSON.")
+def show(name: str, *, as_json: bool) -> None:
+    """Print the recipe NAME as a configuration; its paths are those of the sets as they are distributed."""
+    cells = all_cells()
+    if name not in cells:
+        raise ConfigError(f"there is no recipe '{name}'{did_you_mean(name, cells)}; list them: selftrain recipes list")
+    cell = cells[name]
+    if as_json:
+        click.echo(json.dumps(_with_size(cell), indent=2, ensure_ascii=False))
+        return
+    click.echo(_as_yaml(cell), nl=False)
+
+
+def _facts(cell: Cell) -> dict[str, Any]:
+    return {
+        "name": cell.name,
+        "table": cell.table,
+        "cell": cell.label,
+        "model": cell.model,
+        "paper_result": cell.result,
+        "alpha": cell.alpha,
+        "steps": cell.steps,
+        "teacher_steps": cell.teacher_steps,
+        "images_seen": images_seen(cell),
+        "command": "selftrain run" if cell.unlabelled else "selftrain teach",
+        "ours": ours(cell),
+    }
+
+
+def _with_size(cell: Cell) -> dict[str, Any]:
+    from selftrain_core.sizing import size_of_run  # torch takes seconds to import
+
+    size = size_of_run(parsed(cell))
+    return {
+        "schema": SCHEMA,
+        **_facts(cell),
+        "params": size.parameters,
+        "macs": size.macs,
+        "config": recipe_config(cell),
+    }
+
+
+def _as_yaml(cell: Cell) -> str:
+    model = MODELS[cell.model]
+    metric = "mIoU" if model.classes == "voc" else "AP"
+    lines = [
+        f"# {cell.name}",
+        f"# Zoph et al. 2020, Table {cell.table}: {cell.label}. There {cell.result:g} % {metric}; not run by us.",
+        "# To be had by: " + ("selftrain run" if cell.unlabelled else "selftrain teach, for there is no self-training"),
+        "#",
+        "# What the paper does not state, or is done otherwise here:",
+        *(f"#   {key}: {reason}" for key, reason in ours(cell).items()),
+    ]
+    parsed(cell)
+    return "\n".join(lines) + "\n\n" + yaml.safe_dump(_plain(recipe_config(cell)), sort_keys=False, width=120)
+
+
+def _plain(section: Any) -> Any:
+    """Return a copy without shared parts, which YAML would write as anchors."""
+    if isinstance(section, dict):
+        return {key: _plain(value) for key, value in section.items()}
+    return [_plain(value) for value in section] if isinstance(section, list) else section

@@ -1,0 +1,193 @@
+"""The paper's experiments as configurations, and what a plan says of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+from selftrain.main import main
+from selftrain.recipes.build import images_seen, ours, parsed, recipe_config
+from selftrain.recipes.cells import Cell, all_cells
+from selftrain.recipes.datasets import CLASSES
+from selftrain.recipes.models import MODELS
+from selftrain_core.components import build_model, build_task
+from selftrain_core.config import load_config
+from selftrain_core.config_model import BackboneChoice, TaskChoice
+
+CELLS = all_cells()
+BY_TABLE = {2: 12, 3: 18, 4: 4, 5: 4, 6: 4, 7: 4, 8: 6, 10: 12, 11: 6, 12: 12, 13: 12, 14: 8}
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(main, list(arguments))
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def find(**wanted: Any) -> Cell:
+    found = [cell for cell in CELLS.values() if all(getattr(cell, key) == value for key, value in wanted.items())]
+    assert len(found) == 1, wanted
+    return found[0]
+
+
+def test_there_is_one_for_each_cell() -> None:
+    assert {table: sum(cell.table == table for cell in CELLS.values()) for table in BY_TABLE} == BY_TABLE
+    assert len(CELLS) == sum(BY_TABLE.values())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numbers"),
+    [
+        ({"table": 2, "init": "random", "level": "S4", "unlabelled": "imagenet"}, (45.6, 90_000, 120_000, 0.5)),
+        ({"table": 3, "init": "imagenet++", "labelled": "coco-20", "unlabelled": None}, (35.9, 5_625, None, None)),
+        (
+            {"table": 3, "init": "imagenet", "labelled": "coco-50", "unlabelled": "imagenet"},
+            (40.5, 45_000, 22_500, 1.0),
+        ),
+        ({"table": 4, "init": "simclr"}, (40.4, 160_000, None, None)),
+        ({"table": 5, "model": "spinenet-190", "unlabelled": "oid"}, (54.2, 370_000, 370_000, 0.5)),
+        ({"table": 6, "model": "l2-nas-fpn", "unlabelled": "voc-aug"}, (90.0, 20_000, 20_000, 1.0)),
+        ({"table": 7, "init": "imagenet", "unlabelled": "imagenet"}, (36.0, 90_000, 5_625, 3.0)),
+        ({"table": 8, "level": "S4", "labelled": "voc-aug"}, (84.8, 40_000, None, None)),
+        ({"table": 10, "level": "S2", "start": "init"}, (42.7, 135_000, 90_000, 1.0)),
+        ({"table": 11, "init": "random", "level": "S4"}, (41.5, 40_000, None, None)),
+        ({"table": 12, "level": "S4", "unlabelled": "oid"}, (43.9, 180_000, 180_000, 0.5)),
+        ({"table": 13, "level": "S4", "unlabelled": "oid"}, (46.0, 120_000, 120_000, 0.5)),
+        ({"table": 14, "level": "S1", "unlabelled": "coco-all"}, (85.3, 40_000, 40_000, 1.0)),
+    ],
+)
+def test_numbers_are_the_papers(wanted: dict[str, Any], numbers: tuple[float, int, int | None, float | None]) -> None:
+    cell = find(**wanted)
+    assert (cell.result, cell.steps, cell.teacher_steps, cell.alpha) == numbers
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_recipe_is_a_configuration(name: str) -> None:
+    cell = CELLS[name]
+    config = parsed(cell)
+    model = MODELS[cell.model]
+    assert config.data.class_names() == tuple(CLASSES[model.classes])
+    assert config.teacher.steps == (cell.teacher_steps or cell.steps)
+    assert config.augmentation.name == f"augment/{cell.level.lower()}"
+    assert config.policy.name == "core/fixed" and config.teacher.ema_decay is None and not config.baseline
+    if cell.unlabelled:
+        assert (config.student.steps, config.objective.alpha, config.student.start) == (
+            cell.steps,
+            cell.alpha,
+            cell.start,
+        )
+        assert images_seen(cell) == config.student.steps * (config.student.human + config.student.pseudo)
+    else:
+        assert images_seen(cell) == config.teacher.steps * config.teacher.human
+    assert not any(key.startswith("student") for key in ours(cell)) or cell.unlabelled
+    if cell.init not in ("random",):
+        assert "random" not in str(recipe_config(cell)["backbone"]), "the init is the paper's"
+
+
+def test_classes_are_the_sets() -> None:
+    assert len(CLASSES["coco"]) == len(set(CLASSES["coco"])) == 80
+    assert len(CLASSES["voc"]) == len(set(CLASSES["voc"])) == 21
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_architecture_builds(model: str) -> None:
+    cell = next(cell for cell in CELLS.values() if cell.model == model)
+    config = parsed(cell)
+    with torch.device("meta"):
+        built, backbone = build_model(build_task(config.task, config.data.class_names()), config.backbone)
+    assert sum(parameter.numel() for parameter in built.parameters()) > 20_000_000
+    names = {init.name for init in backbone.inits()}
+    for init in MODELS[model].inits.values():
+        assert not isinstance(init, str) or init in names, f"{init} of {names}"
+
+
+@pytest.mark.parametrize("model", ["b7-retinanet", "r50-retinanet", "spinenet-143", "b7-nas-fpn"])
+def test_each_kind_trains_at_a_smaller_size(model: str) -> None:
+    """Two steps of the recipe's own kinds of layers, with a body and widths that a processor bears."""
+    config = recipe_config(next(cell for cell in CELLS.values() if cell.model == model))
+    backbone, task = dict(config["backbone"]), dict(config["task"])
+    small = {"name": "timm/test_efficientnet" if "b7" in model else "timm/test_resnet", "init": "random"}
+    if backbone["name"].startswith("spinenet"):
+        backbone["name"] = "spinenet/49s"
+    elif "body" in backbone:
+        backbone |= {"body": small, "repeats": 2, "channels": 16}
+    else:
+        backbone = small
+    classes = CLASSES["voc" if "nas" in model else "coco"][:3]
+    torch.manual_seed(0)
+    built, _ = build_model(
+        build_task(TaskChoice.model_validate(task), classes), BackboneChoice.model_validate(backbone)
+    )
+    optimizer = torch.optim.SGD(built.parameters(), 1e-3)
+    images = torch.rand(2, 3, 256, 256)
+    for _ in range(2):
+        optimizer.zero_grad()
+        outputs = built(images)
+        tensors = [outputs] if isinstance(outputs, torch.Tensor) else [outputs.logits_BAC, outputs.deltas_BA4]
+        torch.stack([tensor.square().mean() for tensor in tensors]).sum().backward()
+        for name, parameter in built.named_parameters():
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        optimizer.step()
+
+
+def test_list_groups_by_table() -> None:
+    text = run("recipes", "list")
+    assert text.startswith("Table 2\n") and "\nTable 14\n" in text
+    listed = json.loads(run("recipes", "list", "--json"))["recipes"]
+    assert [each["name"] for each in listed] == list(CELLS)
+
+
+def test_show_prints_a_configuration_that_can_be_read(tmp_path: Path) -> None:
+    name = find(table=5, model="spinenet-143", unlabelled="oid").name
+    text = run("recipes", "show", name)
+    assert "There 52.4 % AP; not run by us" in text and "student.human: the share of a step is not stated" in text
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    config = load_config(tmp_path / "recipe.yaml")
+    assert config.canvas == (1280, 1280) and config.backbone.name == "spinenet/143"
+    assert yaml.safe_load(text) == recipe_config(CELLS[name])
+
+
+def test_show_tells_what_is_known() -> None:
+    shown = json.loads(run("recipes", "show", find(table=6, model="b7-nas-fpn", unlabelled=None).name, "--json"))
+    wanted = {"name", "table", "cell", "params", "macs", "paper_result", "alpha", "steps", "images_seen", "ours"}
+    assert wanted <= set(shown)
+    assert shown["params"] == 67_527_317 and shown["macs"] == pytest.approx(59.35e9, rel=1e-3)
+    assert shown["images_seen"] == 40_000 * 256 and shown["command"] == "selftrain teach"
+
+
+def test_an_unknown_recipe_is_refused() -> None:
+    assert "did you mean 'table2-b7-retinanet-random-s1-coco'" in run(
+        "recipes", "show", "table2-b7-retinanet-random-s1-cocoo", code=2
+    )
+    assert "there is neither a file nor a recipe 'table99'" in run("plan", "table99", code=2)
+
+
+def test_plan_of_a_recipe() -> None:
+    name = find(table=5, model="spinenet-143", unlabelled="oid").name
+    found = json.loads(run("plan", name, "--gpu-memory", "80GB", "--json"))
+    assert found["params"] == 66_731_316  # 80 classes; with the released 91 logits 66,959,511
+    teacher, student = found["steps"]["teacher"], found["steps"]["student"]
+    assert (teacher["images"], student["images"]) == (128, 256)
+    for step in (teacher, student):
+        assert step["used_bytes"] <= 80e9 and step["micro_batch"] * step["micro_batches"] >= step["images"]
+    text = run("plan", name, "--gpu-memory", "2GB")
+    assert "66,731,316 parameters" in text and "not even 1" in text
+
+
+def test_plan_of_a_file(tmp_path: Path) -> None:
+    config = recipe_config(find(table=4, init="random", unlabelled=None))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    text = run("plan", str(tmp_path / "run.yaml"), "--set", "canvas=[320,320]", "--set", "device.devices=4")
+    assert "detection/retinanet on timm/resnet50, 320 × 320, bf16" in text
+    assert "--set works on a file" in run("plan", next(iter(CELLS)), "--set", "seed=1", code=2)
+
+
+@pytest.mark.parametrize("text", ["80 cows", "0GB", "-1GB", ""])
+def test_a_size_that_is_none(text: str) -> None:
+    assert "expected a size, such as 80GB or 24GiB" in run("plan", next(iter(CELLS)), "--gpu-memory", text, code=2)
