@@ -47,7 +47,7 @@ _SIMCLR = {"name": "simclr", "checkpoint": "checkpoints/simclr-resnet50.pth"}
 
 def _retinanet(channels: int = 256, num_convs: int = 4, **more: Any) -> Section:
     head = {"channels": channels, "num_convs": num_convs, **_RETINANET_NORMS}
-    return {"name": "detection/retinanet", "head": head, **more}
+    return {"name": "detection/retinanet", "head": head, "loss": {"mask_zero_targets": True}, **more}
 
 
 def _sgd(lr: float, warmup: int, weight_decay: float, clip: float | None) -> Section:
@@ -76,11 +76,13 @@ _OURS: dict[str, str] = {
 _OURS_COCO = _OURS | {
     "task.head.batch_norm_epsilon": _EPSILON_BY_DEFAULT,
     "task.head.batch_norm_momentum": _EPSILON_BY_DEFAULT,
+    "task.loss.mask_zero_targets": "not stated; as the released code does",
     "task.classes": "80, where the released head has 91 logits, 11 of which no object has",
     "teacher.optimizer.gradient_clip": "not stated for this model; null",
 }
 _OURS_SPINENET = _OURS | {
     "task.head.batch_norm_epsilon": "0.0001 for both; in the released settings 0.001 for the student",
+    "task.loss.mask_zero_targets": _OURS_COCO["task.loss.mask_zero_targets"],
     "task.classes": _OURS_COCO["task.classes"],
     "teacher.optimizer.lr": "half of the released rate, as the paper halves it with the batch",
     "teacher.optimizer.final_lr": "cosine; the released settings have two drops to a tenth, which there are not here",
