@@ -107,6 +107,14 @@ class TestLitePyramid(BackboneContract):
     offline_inits = ("random", "imagenet")
 
 
+class TestLiteNasFpn(BackboneContract):
+    spec_name = "core/nas-fpn"
+    options = {"body": "timm/tf_efficientnet_lite0", "channels": 16, "repeats": 2}
+    strides = (8, 16, 32, 64, 128)
+    sizes = ((64, 96), (192, 32), (256, 128))
+    offline_inits = ("random", "imagenet")
+
+
 class TestNoAugmentation(AugmentationContract):
     spec_name = "core/none"
     is_identity = True

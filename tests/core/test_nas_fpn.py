@@ -19,15 +19,9 @@ from selftrain_core.testing.samples import draws
 LITE = "timm/tf_efficientnet_lite0"
 
 
-class TestLiteNasFpn(BackboneContract):
-    spec_name = "core/nas-fpn"
-    options = {"body": LITE, "channels": 16, "repeats": 2}
-    strides = STRIDES
-    sizes = ((64, 96), (192, 32), (256, 128))
-    offline_inits = ("random", "imagenet")
-
-
 class TestPartOfLiteNasFpn(BackboneContract):
+    """The whole is in `test_contracts`."""
+
     spec_name = "core/nas-fpn"
     options = {"body": LITE, "channels": 8, "repeats": 1, "separable": True, "activation": "swish"}
     strides = (8, 32)

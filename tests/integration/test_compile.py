@@ -1,8 +1,10 @@
-"""`torch.compile` of one model of each kind: the same outputs and gradients as without."""
+"""`torch.compile` of one model of each kind: captured whole, with the same outputs and gradients as without.
+
+What its compilers make of the graph is not tried here: on a processor that takes minutes for each.
+"""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -46,14 +48,18 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: gradient for name, gradient in found.items() if gradient is not None}
 
 
-def assert_compiles(kind: str, **options: Any) -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", KINDS)
+def test_is_captured_whole(kind: str) -> None:
+    """Forward and backward are one graph each: nothing in a model depends on what its tensors hold."""
     model, images = model_of(kind), draws((2, 3, 128, 128), 1)
     expected = outputs_of(model, images)
     torch.stack([output.square().mean() for output in expected]).sum().backward()
     wanted = {name: gradient.clone() for name, gradient in gradients(model).items()}
     model.zero_grad()
     try:
-        compiled = torch.compile(model, **options)
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
         found = outputs_of(compiled, images)
         torch.stack([output.square().mean() for output in found]).sum().backward()
     finally:
@@ -62,19 +68,3 @@ def assert_compiles(kind: str, **options: Any) -> None:
     for name, gradient in gradients(model).items():
         largest = float(wanted[name].abs().max())
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-2, atol=1e-3 * largest + 1e-7, msg=name)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", KINDS)
-def test_is_captured_whole(kind: str) -> None:
-    """Forward and backward are one graph each: nothing in a model depends on what its tensors hold."""
-    assert_compiles(kind, backend="aot_eager", fullgraph=True)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs g++ on a processor")
-@pytest.mark.parametrize("kind", ["retinanet", "spinenet", "fusion"])
-def test_is_compiled(kind: str) -> None:
-    assert_compiles(kind, fullgraph=True)
