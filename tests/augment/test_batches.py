@@ -122,6 +122,7 @@ def test_parameters_of_another_batch_or_policy_are_refused() -> None:
         (replace(batch, targets=replace(one_box, weight_BN=None)), drawn, boxes.format(5, 1)),
         (batch, Augment(S1Config()).parameters(batch, keys(batch)), "lack choice_BK, magnitude_BK, operation_BK"),
         (batch, {}, "lack choice_BK, crop_x_B"),
+        (batch, Augment(S4Config()).parameters(batch, keys(batch)), "operations that this policy does not have"),
     ):
         with pytest.raises(ValueError, match=message):
             augment.replay(other, parameters)
@@ -132,13 +133,68 @@ def test_what_was_drawn_is_described() -> None:
     parameters = augment.parameters(batch, keys(batch))
     parameters["operation_BK"][0] = torch.tensor([OPERATIONS.index("Color"), 0])
     parameters["scale_B"][0], parameters["flip_B"][0] = 1.254, True
-    described = augment.described(parameters)
-    assert len(described) == 6 and described[0] == "Color 10, mirrored, × 1.25"
-    assert Augment(S1Config()).described(parameters)[0] == "mirrored, × 1.25"
+    described = augment.described(parameters, has_boxes=True)
+    assert len(described) == 6 and described[0] == "× 1.25, mirrored, Color 10"
+    assert Augment(S1Config()).described(parameters, has_boxes=True)[0] == "× 1.25, mirrored"
 
 
+def test_operations_on_boxes_are_described_where_some_box_drew_them() -> None:
+    batch = batch_of(6, 64)
+    sometimes, never = (
+        Augment(CustomConfig.model_validate({"sub_policies": [[{"operation": "Flip_Only_BBoxes", "probability": p}]]}))
+        for p in (0.5, 0)
+    )
+    parameters = sometimes.parameters(batch, keys(batch))
+    drew = parameters["box_applies_BKN"].any(2)[:, 0].tolist()
+    assert len(set(drew)) == 2
+    words = sometimes.described(parameters, has_boxes=True)
+    assert ["Flip 10 in boxes" in each for each in words] == drew
+    assert not any("Flip" in each for each in sometimes.described(parameters, has_boxes=False))
+    assert not any("Flip" in each for each in never.described(never.parameters(batch, keys(batch)), has_boxes=True))
+
+
+def test_gradients_end_and_inference_mode_is_kept() -> None:
+    augment, batch = Augment(S4Config()), batch_of(9, 256)
+    expected, threads = augment(batch, keys(batch)).image_B3HW, torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.inference_mode():
+            assert torch.equal(augment(batch, keys(batch)).image_B3HW, expected)
+    finally:
+        torch.set_num_threads(threads)
+    asking = replace(batch, image_B3HW=(batch.image_B3HW / 255).requires_grad_())
+    assert not augment(asking, keys(asking)).image_B3HW.requires_grad
+
+
+def test_many_small_images_are_as_few() -> None:
+    augment, batch = Augment(S4Config()), chosen(batch_of(8, 64), [0, 1, 2, 3, 4, 5, 6, 7] * 5)
+    batch = replace(batch, id_B=torch.arange(40))
+    together = augment(batch, keys(batch))
+    for places in ([3], [0, 17, 39]):
+        part = chosen(batch, places)
+        assert_same(chosen(together, places), augment(part, keys(part)), atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["channels last", "transposed"])
+@pytest.mark.parametrize("number", [0, 5])
+def test_other_devices_take_any_layout_and_no_image(number: int, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Augment, "_resampled_by_parts", Augment._resampled_at_once)
+    batch = chosen(batch_of(5, 64), list(range(number)))
+    image = batch.image_B3HW
+    other = image.contiguous(memory_format=torch.channels_last) if layout == "channels last" else image.mT.mT
+    if layout == "transposed":
+        other = image.mT.contiguous().mT
+    for config in (CONFIGS["S2 v1"], CONFIGS["S4"], CONFIGS["all"]):
+        augment = Augment(config)
+        expected = augment(batch, keys(batch))
+        assert_same(expected, augment(replace(batch, image_B3HW=other), keys(batch)), atol=1e-6)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_batch_given_stays_as_it_was(name: str) -> None:
+def test_the_batch_given_stays_as_it_was(name: str, at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if at_once:
+        monkeypatch.setattr(Augment, "_resampled_by_parts", Augment._resampled_at_once)
     batch = batch_of(6, 64)
     for given in (batch, replace(batch, image_B3HW=batch.image_B3HW.float() / 255)):
         before = {name: value.clone() for name, value in tensors(given).items()}

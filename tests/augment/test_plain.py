@@ -6,6 +6,7 @@ import re
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -86,7 +87,7 @@ def test_few_images(number: int) -> None:
     [
         ({"images": IMAGES[0]}, "images have shape (3, 64, 48); wanted is [B, 3, H, W]"),
         ({"images": IMAGES[..., :0]}, "images have shape (5, 3, 64, 0)"),
-        ({"images": IMAGES.int()}, "images are torch.int32; wanted is uint8, or floating point in 0..1"),
+        ({"images": IMAGES.int()}, "images are torch.int32; wanted is uint8, or floating point of 16 to 64 bits"),
         ({"settings": {"oversample": 3}}, "images of 64 × 48 do not divide by oversample 3"),
         ({"masks": MASKS.long()}, "masks are torch.int64 (5, 64, 48); wanted is torch.uint8 (5, 64, 48)"),
         ({"masks": MASKS[:2]}, "masks are torch.uint8 (2, 64, 48)"),
@@ -120,6 +121,26 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> No
 def test_what_is_no_settings_is_refused() -> None:
     with pytest.raises(ValueError, match="config is a dict; wanted is one of selftrain_augment"):
         augment_with({"name": "augment/s4"}, IMAGES)  # type: ignore[arg-type]  # that is the point
+
+
+def test_rounding_a_little_beyond_is_borne() -> None:
+    images = IMAGES / 255
+    images[0, 0, :4] = 1 + 2e-3
+    images[1, 1, :4] = -2e-3
+    found = augment_s1(images, settings={"flip_probability": 0, "scale_min": 1, "scale_max": 1}, seed=0)
+    torch.testing.assert_close(found.images, images.clamp(0, 1), rtol=0, atol=1e-5)
+
+
+def test_boxes_without_width_are_boxes() -> None:
+    boxes = torch.tensor([[[4.0, 6.0, 4.0, 9.0]]]).repeat(5, 1, 1)
+    assert augment_s1(IMAGES, boxes=boxes, seed=0).labels is not None
+    with pytest.raises(ValueError, match="is it"):
+        augment_s1(IMAGES, boxes=boxes[..., [0, 3, 2, 1]], seed=0)
+
+
+def test_numpys_whole_numbers_are_numbers() -> None:
+    expected = augment_s4(IMAGES, seed=1, visit=2)
+    assert torch.equal(augment_s4(IMAGES, seed=np.int64(1), visit=np.int32(2)).images, expected.images)
 
 
 def test_padding_need_be_no_box() -> None:

@@ -291,8 +291,10 @@ def test_pixels_of_magnitudes_grow_with_the_picture(
 
 
 def test_the_readme_runs() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL))
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
-    shapes = "torch.Size([4, 3, 256, 256]) torch.uint8 torch.Size([4, 2, 4]) torch.Size([4, 2])"
-    assert answer.stdout.strip() == shapes
+    first, *steps = answer.stdout.splitlines()
+    assert first == "torch.float32 torch.uint8 torch.Size([4, 2, 4]) torch.Size([4, 2])"
+    assert [step.rpartition(" ")[0] for step in steps] == ["0 [0, 1]", "0 [2, 3]", "1 [0, 1]", "1 [2, 3]"]
+    assert len({step.rpartition(" ")[2] for step in steps}) == 4

@@ -18,9 +18,9 @@ from selftrain import preview_grid
 from selftrain.main import main
 from selftrain.preview_grid import GAP
 from selftrain_core.augmentation import NoAugmentation
-from selftrain_core.batch import Batch
-from selftrain_core.components import build_task
-from selftrain_core.config_model import StrictModel, TaskChoice
+from selftrain_core.batch import Batch, Targets
+from selftrain_core.components import build_augmentation, build_task
+from selftrain_core.config_model import AugmentationChoice, StrictModel, TaskChoice
 from selftrain_core.keys import fold, name_key
 
 Write = Callable[..., None]
@@ -198,6 +198,38 @@ def test_images_without_labels_are_shown_as_they_are(photos: Path, tmp_path: Pat
     assert again == told, "what was written is no input"
     one = json.loads(preview(photos / "a.png", "--policy", "s1", "-o", tmp_path / "one.png", "--json").stdout)
     assert [image["id"] for image in one["images"]] == ["a"]
+
+
+def test_over_each_cell_stands_what_was_drawn(masks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captions: list[Any] = []
+    sheet = preview_grid._sheet
+
+    def kept(title: str, columns: Any, names: Any, *rest: Any) -> Image.Image:
+        captions.extend(names)
+        return sheet(title, columns, names, *rest)
+
+    monkeypatch.setattr(preview_grid, "_sheet", kept)
+    made = preview(masks, "-o", tmp_path / "sheet.png", "--policy", "s4", "--images", 2, "--draws", 3, "--json")
+    shown = json.loads(made.stdout)
+    ids = [image["id"] for image in shown["images"]]
+    assert captions == [[id_, *drawn] for id_, drawn in zip(ids, shown["drawn"], strict=True)]
+    assert [len(drawn) for drawn in shown["drawn"]] == [3, 3]
+    assert len({text for drawn in shown["drawn"] for text in drawn}) == 6
+    augmentation = build_augmentation(AugmentationChoice.of("augment/s4"))
+    key = fold(fold(0, name_key(preview_grid.STAGE)), torch.tensor([name_key(ids[1])]), torch.tensor([2]))
+    image = torch.zeros(1, 3, 64, 64)
+    size, zero = torch.tensor([[64, 64]]), torch.zeros(1, dtype=torch.int64)
+    batch = Batch(image, size, zero, zero, size, torch.eye(2, 3)[None], zero, Targets())
+    expected = augmentation.described(augmentation.parameters(batch, key), has_boxes=False)
+    assert shown["drawn"][1][2] == expected[0]
+
+
+def test_the_background_has_no_tint() -> None:
+    image = np.full((4, 4, 3), 100, np.uint8)
+    classes = np.zeros((4, 4), np.uint8)
+    classes[2:] = 1
+    drawn = preview_grid._tinted(image, classes, np.array([(0, 0, 0), (200, 0, 0)]))
+    assert (drawn[0] == 100).all() and (drawn[3] != 100).any()
 
 
 def test_a_seed_makes_the_same_file_again(masks: Path, tmp_path: Path) -> None:

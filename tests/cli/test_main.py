@@ -52,7 +52,7 @@ def test_the_check_for_heavy_imports_can_fail() -> None:
     [
         ["plugins"],
         ["config", "schema"],
-        *([name, "--help"] for name in ("run", "demo", "predict", "labels", "init", "augment")),
+        *([name, "--help"] for name in ("run", "demo", "predict", "labels", "init", "augment", "recipes", "plan")),
     ],
 )
 def test_no_command_imports_torch_to_start(arguments: list[str]) -> None:
@@ -123,6 +123,8 @@ def test_options_are_few_and_known() -> None:
         "init": ["--force", "--format", "--images", "--json", "--masks", "--minutes", "--output", "-o", "folder"],
         "demo": ["--output", "--seed", "--task", "-o"],
         "augment": [],
+        "recipes": [],
+        "plan": ["--gpu-memory", "--json", "--set", "recipe"],
         "plugins": ["--json", "name"],
         "config": [],
     }

@@ -138,7 +138,7 @@ def _row(
     for visit in range(draws):
         visited = replace(batch, visit_B=torch.full_like(batch.visit_B, visit))
         parameters = augmentation.parameters(visited, fold(key, visited.id_B, visited.visit_B))
-        drawn += augmentation.described(parameters) or [""]
+        drawn += augmentation.described(parameters, has_boxes=batch.targets.boxes_BN4 is not None) or [""]
         with torch.no_grad():
             changed = augmentation.replay(visited, parameters)
         cells.append(_cell(changed, task, scale, seen))

@@ -32,6 +32,10 @@ _SHORTEST_SIDE = 0.01
 """Pixels of a box's side below which nothing of it is seen; float32 is off by less on any canvas that fits memory."""
 
 
+_SMALL_ONES = 16
+"""Images of a part beyond which they are so small that laying each by itself costs more than it spares."""
+
+
 class Augment(Augmentation):
     """Changes colours, then turns, shears, shifts, mirrors, scales and crops each picture in one resampling.
 
@@ -54,6 +58,7 @@ class Augment(Augmentation):
         self.oversample = config.oversample
         self.policy = config.policy_to_apply()
         self._draws = PolicyDraws(self.policy)
+        self._codes = {CODES["Identity"], *(CODES[s.operation] for steps in self.policy.sub_policies for s in steps)}
         self._edited = Editor(self.policy, config.colour_options())
         names = sorted(self.policy.operations(), key=CODES.__getitem__)
         self._warps: tuple[OperationName, ...] = tuple(name for name in names if kind_of(name) is Kind.WARP)
@@ -72,8 +77,9 @@ class Augment(Augmentation):
         jitter = placement_draws(key_B, self.config.flip_probability, (self.config.scale_min, self.config.scale_max))
         return jitter | self._draws(key_B, None if boxes_BN4 is None else boxes_BN4.shape[1])
 
+    @torch.no_grad()
     def replay(self, batch: Batch, parameters: Mapping[str, Tensor]) -> Batch:
-        """Return the batch changed as `parameters` say, its canvas smaller by `oversample`.
+        """Return the batch changed as `parameters` say, its canvas smaller by `oversample`; without gradients.
 
         Images keep a floating type, and become float32 from uint8; they are in 0..1.
 
@@ -109,6 +115,14 @@ class Augment(Augmentation):
         drawn = len(parameters["scale_B"])
         if drawn != len(batch):
             raise ValueError(f"parameters were drawn for {drawn} images, and the batch has {len(batch)}; draw again")
+        operation_BK = parameters.get("operation_BK")
+        slots = 0 if operation_BK is None else operation_BK.shape[1]
+        # What was drawn is looked at where that is not to wait for a device.
+        codes = [] if operation_BK is None or operation_BK.device.type != "cpu" else operation_BK.unique().tolist()
+        if slots != self.policy.num_slots or not self._codes.issuperset(codes):
+            raise ValueError(
+                "parameters hold operations that this policy does not have: another augmentation drew them"
+            )
         boxes_BN4, applies_BKN = batch.targets.boxes_BN4, parameters.get("box_applies_BKN")
         boxes = 0 if boxes_BN4 is None else boxes_BN4.shape[1]
         if self._draws.changes_boxes and boxes != (drawn_boxes := 0 if applies_BKN is None else applies_BKN.shape[2]):
@@ -116,20 +130,32 @@ class Augment(Augmentation):
                 f"parameters were drawn for {drawn_boxes} boxes an image, and the batch has {boxes}; draw again"
             )
 
-    def described(self, parameters: Mapping[str, Tensor]) -> list[str]:
-        """Return for each image what was drawn, such as ``Rotate_BBox 10, mirrored, × 1.31``."""
-        scales, flips = parameters["scale_B"].tolist(), parameters["flip_B"].tolist()
-        steps: list[list[str]] = [[] for _ in scales]
-        if self.policy.num_slots:
-            codes, magnitudes = parameters["operation_BK"].tolist(), parameters["magnitude_BK"].tolist()
-            steps = [
-                [f"{OPERATIONS[code]} {magnitude:g}" for code, magnitude in zip(*drawn, strict=True) if code]
-                for drawn in zip(codes, magnitudes, strict=True)
-            ]
-        return [
-            ", ".join([*step, *(["mirrored"] if flip else []), f"× {scale:.2f}"])
-            for step, flip, scale in zip(steps, flips, scales, strict=True)
+    def described(self, parameters: Mapping[str, Tensor], *, has_boxes: bool) -> list[str]:
+        """Return for each image what was drawn, such as ``× 1.31, mirrored, Rotate 10``.
+
+        An operation on boxes alone is named where some box of the image, padding included, drew it.
+        """
+        words = [
+            [f"× {scale:.2f}", *(["mirrored"] if flip else [])]
+            for scale, flip in zip(parameters["scale_B"].tolist(), parameters["flip_B"].tolist(), strict=True)
         ]
+        if not self.policy.num_slots:
+            return [", ".join(each) for each in words]
+        applies_BKN = parameters.get("box_applies_BKN")
+        applies_BK = (
+            [[False] * self.policy.num_slots] * len(words) if applies_BKN is None else applies_BKN.any(2).tolist()
+        )
+        operation_BK, magnitude_BK = parameters["operation_BK"].tolist(), parameters["magnitude_BK"].tolist()
+        for each, *drawn in zip(words, operation_BK, magnitude_BK, applies_BK, strict=True):
+            for code, magnitude, applies in zip(*drawn, strict=True):
+                name = OPERATIONS[code]
+                if name == "Identity" or (needs_boxes(name) and not has_boxes):
+                    continue
+                if kind_of(name) is Kind.BOXES:
+                    each += [f"{name.removesuffix('_Only_BBoxes')} {magnitude:g} in boxes"] if applies else []
+                else:
+                    each.append(f"{name.removesuffix('_BBox')} {magnitude:g}")
+        return [", ".join(each) for each in words]
 
     def _pixels(self, valid_B2: Tensor) -> Tensor:
         """Return how many pixels of the canvas a pixel of the published magnitudes is: float32 [B]."""
@@ -158,15 +184,11 @@ class Augment(Augmentation):
     def _resampled_by_parts(self, work: Work, size: tuple[int, int]) -> dict[str, Tensor]:
         """Return the same, in a processor's way: images that are alike together, parts in several threads."""
         canvas = unlaid(work.batch, size)
+        inference = torch.is_inference_mode_enabled()  # which threads do not share, nor whether there are gradients
 
-        @torch.no_grad()  # which each thread has to say for itself
         def do(part: Part) -> None:
-            mine = work.at(part.places_S)
-            move = replace(self._move(mine), frame_B2=None, upright=not part.turned, bares=part.moved)
-            largest_height, largest_width = mine.frame_B2.amax(0).tolist()
-            found = resample(self._edit(mine), mine.batch.targets, move, (largest_height, largest_width))
-            for index, (image, frame) in enumerate(zip(part.places_S.tolist(), mine.frame_B2.tolist(), strict=True)):
-                lay(canvas, image, {name: value_S[index] for name, value_S in found.items()}, frame)
+            with torch.inference_mode(inference), torch.no_grad():
+                self._fill(canvas, part, work.at(part.places_S), size)
 
         parts = divided(work, [CODES[name] for name in self._warps], self._turns)
         lanes = min(torch.get_num_threads(), len(parts))
@@ -174,6 +196,20 @@ class Augment(Augmentation):
             for _ in map(do, parts) if lanes < 2 else in_threads(do, parts, threads=lanes, ahead=lanes):
                 pass
         return canvas
+
+    def _fill(self, canvas: dict[str, Tensor], part: Part, mine: Work, size: tuple[int, int]) -> None:
+        """Do a part, and put it in its place on the canvases."""
+        move = replace(self._move(mine), upright=not part.turned, bares=part.moved)
+        places = part.places_S.tolist()
+        if len(places) > _SMALL_ONES:
+            for name, value_S in resample(self._edit(mine), mine.batch.targets, move, size).items():
+                canvas[name][part.places_S] = value_S
+            return
+        largest_height, largest_width = mine.frame_B2.amax(0).tolist()
+        move = replace(move, frame_B2=None)
+        found = resample(self._edit(mine), mine.batch.targets, move, (largest_height, largest_width))
+        for index, (image, frame) in enumerate(zip(places, mine.frame_B2.tolist(), strict=True)):
+            lay(canvas, image, {name: value_S[index] for name, value_S in found.items()}, frame)
 
     def _edit(self, work: Work) -> Tensor:
         return self._edited(work.batch, work.parameters, work.pixel_B)

@@ -66,8 +66,8 @@ class Editor:
         drawn = drawn_BK.tolist() if Subset.follows_data(drawn_BK) else None
         for slot in range(self._num_slots):
             for name in self._names:
-                known = drawn and [operations[slot] == CODES[name] for operations in drawn]
-                if known and not any(known):
+                known = None if drawn is None else [operations[slot] == CODES[name] for operations in drawn]
+                if known is not None and not any(known):
                     continue
                 subset = Subset.of(drawn_BK[:, slot] == CODES[name], known)
                 found = _Drawn(subset, parameters, slot, subset(batch.valid_B2), subset(pixel_B))

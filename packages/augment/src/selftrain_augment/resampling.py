@@ -85,7 +85,7 @@ def unlaid(batch: Batch, size: tuple[int, int]) -> dict[str, Tensor]:
 
 
 def _fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Return memory from numpy, which asks for huge pages: the system hands out 25 MiB four times as fast in those."""
+    """Return memory from numpy, which asks for huge pages: many fresh MiB come several times as fast in them."""
     values = np.empty(max(1, math.prod(shape)) * dtype.itemsize, np.uint8)  # a view as another type needs one at least
     return torch.from_numpy(values).view(dtype)[: math.prod(shape)].view(*shape)
 
@@ -137,7 +137,7 @@ def _from_smaller(times: int, sources: tuple[Tensor, ...]) -> Tensor:
 
 def _filled(image_B3HW: Tensor, shown_BHW: Tensor) -> Tensor:
     """Return the images, changed in place, with `FILL_RGB` where no picture is shown."""
-    # By arithmetic: on a processor, masked_fill and where take ten times as long.
+    # By arithmetic: on a processor masked_fill and where take several times as long on masks without order.
     shown_B1HW = shown_BHW[:, None].to(image_B3HW.dtype)
     return image_B3HW.mul_(shown_B1HW).addcmul_(1 - shown_B1HW, _fill_of(image_B3HW))
 

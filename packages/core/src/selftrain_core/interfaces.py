@@ -317,13 +317,14 @@ class Augmentation(ABC):
         del has_boxes
         return []
 
-    def described(self, parameters: Mapping[str, Tensor]) -> list[str]:
+    def described(self, parameters: Mapping[str, Tensor], *, has_boxes: bool) -> list[str]:
         """Return for each image what was drawn, in a few words for people; by default nothing at all.
 
         Args:
             parameters: What `parameters` returned.
+            has_boxes: Whether the images have boxes.
         """
-        del parameters
+        del parameters, has_boxes
         return []
 
     @abstractmethod
