@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Section = dict[str, Any]
@@ -70,7 +70,7 @@ _OURS: dict[str, str] = {
     "teacher.ema_decay": "none is stated, so none",
     "data.validation": "not described; a list of labelled images set apart, by which steps are chosen",
     "labelling.flip": "not mentioned, so not done",
-    "objective.normalise": "how the averages start, and over what, is not stated; here as in docs/decisions",
+    "objective.normalise": "how the averages start, and over what, is not stated; here as in core's objective.py",
     "backbone.batch_norm": "timm's, momentum 0.1; EfficientNet's released one is 0.01",
 }
 _OURS_COCO = _OURS | {
@@ -137,42 +137,33 @@ def _spinenet_model(size: str, lr: float, **head: int) -> Model:
     )
 
 
+_B7_RETINANET = Model(
+    canvas=640,
+    classes="coco",
+    batch=256,
+    taught=256,
+    optimizer=_sgd(0.32, 1000, 1e-4, None),
+    task=_retinanet(),
+    backbone=_timm("tf_efficientnet_b7", drop_path=0.2),
+    inits=_B7,
+    precision="bf16",
+    ours=_OURS_COCO,
+)
+
 MODELS: dict[str, Model] = {
-    "b7-retinanet": Model(
-        canvas=640,
-        classes="coco",
-        batch=256,
-        taught=256,
-        optimizer=_sgd(0.32, 1000, 1e-4, None),
-        task=_retinanet(),
-        backbone=_timm("tf_efficientnet_b7", drop_path=0.2),
-        inits=_B7,
-        precision="bf16",
-        ours=_OURS_COCO,
-    ),
-    "r50-retinanet": Model(
-        canvas=640,
-        classes="coco",
-        batch=256,
-        taught=256,
-        optimizer=_sgd(0.32, 1000, 1e-4, None),
-        task=_retinanet(),
+    "b7-retinanet": _B7_RETINANET,
+    "r50-retinanet": replace(
+        _B7_RETINANET,
         backbone=_timm("resnet50"),
         inits=_RESNET,
-        precision="bf16",
         ours=_OURS_COCO
         | {
             "teacher.optimizer": "of Table 4 nothing is stated; as for EfficientNet-B7",
             "backbone.init": "torchvision's",
         },
     ),
-    "r101-retinanet": Model(
-        canvas=640,
-        classes="coco",
-        batch=256,
-        taught=256,
-        optimizer=_sgd(0.32, 1000, 1e-4, None),
-        task=_retinanet(),
+    "r101-retinanet": replace(
+        _B7_RETINANET,
         backbone=_timm("resnet101"),
         inits=_RESNET,
         precision="float32",

@@ -24,7 +24,9 @@ def selftrain_augmentations() -> Sequence[AugmentationSpec]:
             summary=summary,
             config=f"selftrain_augment.config:{config}",
             load="selftrain_augment.augment:Augment",
-            numerics=2,  # 2: any affine map, float32 roundings elsewhere than where flip and scale were all there was
+            # 2: any affine map, float32 roundings elsewhere than where flip and scale were all there was.
+            # 3, of those with a policy: Contrast rounds halves up, as Pillow; Posterize rounds elsewhere.
+            numerics=2 if name == "s1" else 3,
         )
         for name, (summary, config) in _OFFERED.items()
     ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
+from selftrain_core.backbones.config import BatchNormEpsilon, BatchNormMomentum
 from selftrain_core.backbones.inits import InitChoice
 from selftrain_core.config_model import StrictModel
 
@@ -25,11 +26,5 @@ class SpineNetConfig(StrictModel):
     activation: Literal["relu", "swish"] = Field(
         default="swish", description="Behind every normalisation (paper: swish)."
     )
-    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.1,
-        description="How much of a batch's statistics the running ones take over (paper: 0.003, there written as "
-        "0.997).",
-    )
-    batch_norm_epsilon: PositiveFloat = Field(
-        default=1e-5, description="Added to the variance (paper: 0.001, or 0.0001 where its settings do not say)."
-    )
+    batch_norm_momentum: BatchNormMomentum = 0.1
+    batch_norm_epsilon: BatchNormEpsilon = 1e-5

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 
+from selftrain_core.backbones.config import BatchNormEpsilon, BatchNormMomentum
 from selftrain_core.config_model import StrictModel
 from selftrain_core.errors import did_you_mean
 
@@ -114,14 +115,8 @@ class FusionDecoder(StrictModel):
     output_stride: ClassVar[int | None] = None
     num_convs: Annotated[int, Field(ge=0, le=16)] = Field(default=3, description="3×3 convolutions (paper: 3).")
     channels: PositiveInt = Field(default=256, description="Channels of each of them (paper: 256).")
-    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.1,
-        description="How much of a batch's statistics the running ones take over (paper: 0.003, there written as "
-        "0.997).",
-    )
-    batch_norm_epsilon: PositiveFloat = Field(
-        default=1e-5, description="Added to the variance (paper: 0.001, or 0.0001 where its settings do not say)."
-    )
+    batch_norm_momentum: BatchNormMomentum = 0.1
+    batch_norm_epsilon: BatchNormEpsilon = 1e-5
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -9,6 +9,20 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from selftrain_core.backbones.inits import CheckpointInit, InitChoice
 from selftrain_core.config_model import BackboneChoice, StrictModel
 
+BatchNormMomentum = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=1,
+        description="How much of a batch's statistics the running ones take over (paper: 0.003, there written as "
+        "0.997).",
+    ),
+]
+BatchNormEpsilon = Annotated[
+    PositiveFloat,
+    Field(description="Added to the variance (paper: 0.001, or 0.0001 where its settings do not say)."),
+]
+
 
 class TimmConfig(StrictModel):
     """A timm model."""
@@ -53,14 +67,8 @@ class NasFpnConfig(_PyramidConfig):
     activation: Literal["relu", "swish"] = Field(
         default="relu", description="Before every convolution of the cells (paper: relu for segmentation)."
     )
-    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.1,
-        description="How much of a batch's statistics the running ones take over (paper: 0.003, there written as "
-        "0.997).",
-    )
-    batch_norm_epsilon: PositiveFloat = Field(
-        default=1e-5, description="Added to the variance (paper: 0.001, or 0.0001 where its settings do not say)."
-    )
+    batch_norm_momentum: BatchNormMomentum = 0.1
+    batch_norm_epsilon: BatchNormEpsilon = 1e-5
 
 
 class SimplePyramidConfig(_PyramidConfig):
