@@ -124,7 +124,7 @@ def test_options_are_few_and_known() -> None:
         "demo": ["--output", "--seed", "--task", "-o"],
         "augment": [],
         "recipes": [],
-        "plan": ["--gpu-memory", "--json", "--set", "recipe"],
+        "plan": ["--activation-checkpointing", "--gpu-memory", "--json", "--set", "recipe"],
         "plugins": ["--json", "name"],
         "config": [],
     }

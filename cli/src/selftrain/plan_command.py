@@ -19,8 +19,8 @@ from selftrain_core.errors import ConfigError, did_you_mean
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _GIGA = 10**9
 _NOTE = (
-    "Counted, not measured: what layers keep for the backward pass, weights, gradients and averages; a tenth of the "
-    "memory is left for what the loss, the library and fragments take."
+    "Counted, not measured: what layers keep for the backward pass, weights, gradients and averages; a quarter of "
+    "the memory is left for what the loss, the library and fragments take."
 )
 
 
@@ -43,14 +43,20 @@ def _bytes(_: click.Context, __: click.Parameter, text: str) -> int:  # click's 
     show_default=True,
     help="Memory of each device.",
 )
+@click.option(
+    "--activation-checkpointing",
+    "checkpointing",
+    is_flag=True,
+    help="As with device.activation_checkpointing: blocks keep their inputs alone, and are computed twice.",
+)
 @json_option("Print JSON.")
-def plan(recipe: str, *, overrides: tuple[str, ...], memory: int, as_json: bool) -> None:
+def plan(recipe: str, *, overrides: tuple[str, ...], memory: int, checkpointing: bool, as_json: bool) -> None:
     """Count parameters, multiplications and memory of CONFIG's model, and say how a training step fits a device.
 
     CONFIG is a YAML file, or a recipe of `selftrain recipes list`. No data is read and no weights are loaded.
     """
     config = _config(recipe, overrides)
-    found = _plan(config, memory)
+    found = _plan(config, memory, checkpointing=checkpointing or config.device.activation_checkpointing)
     if as_json:
         click.echo(json.dumps({"schema": 1, "recipe": recipe, **found}, indent=2, ensure_ascii=False))
         return
@@ -71,10 +77,10 @@ def _config(recipe: str, overrides: tuple[str, ...]) -> RunConfig:
     return load_config(Path(recipe), overrides)
 
 
-def _plan(config: RunConfig, memory: int) -> dict[str, Any]:
+def _plan(config: RunConfig, memory: int, *, checkpointing: bool) -> dict[str, Any]:
     from selftrain_core.sizing import plan_memory, size_of_run  # torch takes seconds to import
 
-    size = size_of_run(config)
+    size = size_of_run(config, activation_checkpointing=checkpointing)
     steps = {}
     student = config.student
     for name, training, images in (
@@ -93,6 +99,7 @@ def _plan(config: RunConfig, memory: int) -> dict[str, Any]:
         "params": size.parameters,
         "macs": size.macs,
         "activation_bytes": size.activation_bytes,
+        "activation_checkpointing": checkpointing,
         "precision": config.device.precision,
         "devices": config.device.devices,
         "memory_bytes": memory,
@@ -102,11 +109,12 @@ def _plan(config: RunConfig, memory: int) -> dict[str, Any]:
 
 def _as_text(config: RunConfig, found: dict[str, Any], memory: int) -> str:
     height, width = config.canvas
+    kept = ", blocks' insides computed twice" if found["activation_checkpointing"] else ""
     lines = [
         f"{config.task.name} on {config.backbone.name}, {height} × {width}, {found['precision']}",
         f"  {found['params']:,} parameters",
         f"  {found['macs'] / _GIGA:,.2f} billion multiply-adds an image, forward",
-        f"  {found['activation_bytes'] / _GIGA:,.2f} GB of activations an image in training",
+        f"  {found['activation_bytes'] / _GIGA:,.2f} GB of activations an image in training{kept}",
         "",
     ]
     rows = [("", "images a step", "devices", "at once, each", "device.micro_batches", "memory taken, each")]

@@ -12,6 +12,7 @@ from selftrain_core.config import DeviceConfig
 from selftrain_core.errors import ConfigError
 from selftrain_core.interfaces import Accelerator
 from selftrain_core.plugins import Registry, load_component
+from selftrain_core.recomputation import checkpoint_activations
 
 
 class CpuAccelerator(Accelerator):
@@ -72,7 +73,8 @@ def prepare_model(model: nn.Module, accelerator: Accelerator, device: DeviceConf
     The names and values of its weights stay.
 
     Raises:
-        ConfigError: The device lacks what the settings ask for, or batch norm of another kind cannot be synchronised.
+        ConfigError: The device or the model lacks what the settings ask for, or batch norm of another kind cannot be
+            synchronised.
     """
     kind = accelerator.device().type
     if device.precision == "bf16" and not accelerator.has_bf16:
@@ -93,6 +95,8 @@ def prepare_model(model: nn.Module, accelerator: Accelerator, device: DeviceConf
         channels_last = accelerator.prefers_channels_last(device.precision)
     else:
         channels_last = device.channels_last
+    if device.activation_checkpointing:
+        model = checkpoint_activations(model)
     # A convolution whose weights lie so gives maps that lie so: nobody need turn the images.
     return model.to(memory_format=torch.channels_last) if channels_last else model
 

@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from selftrain_core.components import build_model, build_task
 from selftrain_core.config import RunConfig, TrainingConfig
 from selftrain_core.config_model import BackboneChoice, TaskChoice
+from selftrain_core.recomputation import blocks_of
 
 _COUNTED_IMAGES = (2, 4)
 """Two batches, whose difference is what images cost: some of what a model keeps does not grow with the batch."""
 _BYTES_OF_FLOAT32 = 4
-USABLE = 0.9
-"""Share of a device's memory that is planned with: CUDA's own buffers, workspaces and fragments take the rest."""
+USABLE = 0.75
+"""Share of a device's memory that is planned with: the loss (of a RetinaNet a fifth of a step), workspaces and
+fragments take the rest. On an H200, steps took 1.00 to 1.27 times what is counted here."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ def model_size(
     backbone: BackboneChoice,
     canvas: tuple[int, int],
     precision: str = "float32",
+    *,
+    activation_checkpointing: bool = False,
 ) -> ModelSize:
     """Return what a task's model costs on a canvas.
 
@@ -73,6 +81,7 @@ def model_size(
         backbone: The backbone.
         canvas: Height and width.
         precision: ``float32``, or ``bf16``: then activations have two bytes each rather than four.
+        activation_checkpointing: Whether blocks keep their inputs alone, and one at a time its insides.
 
     Raises:
         ConfigError: The model cannot be built.
@@ -84,26 +93,70 @@ def model_size(
         model.eval()(torch.empty(1, 3, *canvas, device="meta"))
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model.train().to(dtype)
-    few, many = (_kept_bytes(model, torch.empty(n, 3, *canvas, device="meta", dtype=dtype)) for n in _COUNTED_IMAGES)
+    blocks = blocks_of(model) if activation_checkpointing else []
+    batches = (torch.empty(n, 3, *canvas, device="meta", dtype=dtype) for n in _COUNTED_IMAGES)
+    few, many = (_kept_bytes(model, images, blocks) for images in batches)
     each = (many - few) // (_COUNTED_IMAGES[1] - _COUNTED_IMAGES[0])
     return ModelSize(parameters, counted.get_total_flops() // 2, each, max(0, few - _COUNTED_IMAGES[0] * each))
 
 
-def _kept_bytes(model: nn.Module, images: Tensor) -> int:
-    """Return the bytes of all tensors that a forward pass keeps for the backward pass, parameters apart."""
-    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    kept: dict[int, tuple[Tensor, int]] = {}
+class _Kept:
+    """The tensors that a forward pass keeps for the backward pass, each once, parameters and buffers apart."""
 
-    def keep(tensor: Tensor) -> Tensor:
+    def __init__(self, model: nn.Module) -> None:
+        self._own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        self._tensors: dict[int, Tensor] = {}
+
+    @property
+    def bytes(self) -> int:
+        """Of all of them."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors.values())
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Count a tensor, whole if it is a part of one."""
         base = tensor if tensor._base is None else tensor._base
-        if id(base) not in own:
-            # The tensor is held, for a freed one's number may be another's later.
-            kept[id(base)] = base, base.numel() * base.element_size()
+        if id(base) not in self._own:
+            # It is held, for a freed one's number may be another's later.
+            self._tensors[id(base)] = base
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+
+def _kept_bytes(model: nn.Module, images: Tensor, blocks: Sequence[nn.Module]) -> int:
+    """Return the most bytes that a forward pass keeps for the backward pass, parameters apart.
+
+    Args:
+        model: The model.
+        images: What it is given.
+        blocks: Those that keep their inputs alone; one at a time they are computed again, and keep their insides, too.
+    """
+    outside = _Kept(model)
+    with ExitStack() as stack:
+        stack.enter_context(saved_tensors_hooks(outside.add, _as_it_is))
+        insides = [_count_inside(block, outside, model, stack) for block in blocks]
         model(images)
-    return sum(size for _, size in kept.values())
+    return outside.bytes + max((inside.bytes for inside in insides), default=0)
+
+
+def _count_inside(block: nn.Module, outside: _Kept, model: nn.Module, stack: ExitStack) -> _Kept:
+    inside = _Kept(model)
+    hooks = saved_tensors_hooks(inside.add, _as_it_is)
+
+    def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
+        for value in tree_leaves((args, kwargs)):
+            if isinstance(value, Tensor):
+                outside.add(value)
+        hooks.__enter__()
+
+    def leave(*_: Any) -> None:
+        hooks.__exit__()
+
+    stack.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
+    stack.callback(block.register_forward_hook(leave).remove)
+    return inside
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def plan_memory(size: ModelSize, training: TrainingConfig, images: int, memory_bytes: int, devices: int) -> MemoryPlan:
@@ -128,6 +181,13 @@ def plan_memory(size: ModelSize, training: TrainingConfig, images: int, memory_b
     return MemoryPlan(state, micro_batch, parts, state + size.fixed_bytes + micro_batch * size.activation_bytes)
 
 
-def size_of_run(config: RunConfig) -> ModelSize:
-    """Return what the model of a run costs."""
-    return model_size(config.task, config.data.class_names(), config.backbone, config.canvas, config.device.precision)
+def size_of_run(config: RunConfig, *, activation_checkpointing: bool) -> ModelSize:
+    """Return what the model of a run costs; of its ``device`` the precision counts alone."""
+    return model_size(
+        config.task,
+        config.data.class_names(),
+        config.backbone,
+        config.canvas,
+        config.device.precision,
+        activation_checkpointing=activation_checkpointing,
+    )
