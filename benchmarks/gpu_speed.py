@@ -1,8 +1,8 @@
 """Training steps of the paper's models on a CUDA device, at the paper's sizes: ``gpu_speed.py``.
 
 Forward, loss, backward and optimiser in bfloat16 on drawn images with seven boxes each, or on drawn masks; no files
-are read. RetinaNet on ResNet-50 is measured by turns with torchvision's own, which has no batch norm in its head and loses
-nothing to a normalised objective. Memory is the most that tensors took, beside what `selftrain plan` counts.
+are read. RetinaNet on ResNet-50 is measured by turns with torchvision's own, whose head has no batch norm. Memory is
+the most that tensors took, beside what `selftrain plan` counts.
 """
 
 from __future__ import annotations

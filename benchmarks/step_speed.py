@@ -37,7 +37,8 @@ from selftrain_core.optim import build_optimizer
 from selftrain_core.progress import Reporter
 from selftrain_core.recorder import Recorder
 from selftrain_core.samples import StepDataset, one_image
-from selftrain_core.training import Recipe, TrainingModule
+from selftrain_core.stepping import Recipe
+from selftrain_core.training import TrainingModule
 
 NUM_HUMAN = NUM_PSEUDO = 8
 WARM_UP = 3

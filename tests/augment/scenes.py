@@ -47,6 +47,8 @@ def painted(canvas: Size, valid: Size, rectangles: Sequence[Rectangle], region: 
         boxes_BN4=torch.tensor([[*rectangles, region, *[(0, 0, 0, 0)] * padding]], dtype=torch.float32),
         label_BN=torch.tensor([labels]),
         weight_BN=torch.tensor([[0.75 if label != -1 else 0.0 for label in labels]]),
+        class_B=torch.tensor([len(rectangles)]),
+        class_weight_B=torch.tensor([0.75]),
         canvas_B2=torch.tensor([canvas]),
     )
     return Batch(

@@ -43,6 +43,8 @@ def painted(canvas: tuple[int, int], valid: tuple[int, int], box: tuple[int, int
         boxes_BN4=torch.tensor([[list(box), [0, 0, 0, 0], [0, 0, valid[1], valid[0]]]], dtype=torch.float32),
         label_BN=torch.tensor([[3, -1, -2]]),
         weight_BN=torch.tensor([[0.75, 0.0, 1.0]]),
+        class_B=torch.tensor([3]),
+        class_weight_B=torch.tensor([0.75]),
         canvas_B2=torch.tensor([canvas]),
     )
     return Batch(

@@ -87,6 +87,7 @@ def test_options_are_few_and_known() -> None:
     }
     assert options == {
         "run": RUN_OPTIONS,
+        "pretrain": RUN_OPTIONS,
         "teach": RUN_OPTIONS,
         "label": sorted([*RUN_OPTIONS, "--round"]),
         "learn": sorted([*RUN_OPTIONS, "--round"]),

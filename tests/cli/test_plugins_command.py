@@ -60,8 +60,8 @@ def test_json() -> None:
     assert policies["core/fixed"]["licence"] == "Apache-2.0"
 
 
-@pytest.mark.usefixtures("registry")
-def test_text_shows_broken_plugins_and_empty_kinds() -> None:
+def test_text_shows_broken_plugins_and_empty_kinds(registry: Registry) -> None:
+    registry.components["tasks"].clear()
     result = CliRunner().invoke(main, ["plugins"])
     assert result.exit_code == 0
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]

@@ -21,7 +21,7 @@ from selftrain_core.config import load_config
 from selftrain_core.config_model import BackboneChoice, TaskChoice
 
 CELLS = all_cells()
-BY_TABLE = {2: 12, 3: 18, 4: 4, 5: 4, 6: 4, 7: 4, 8: 6, 10: 12, 11: 6, 12: 12, 13: 12, 14: 8}
+BY_TABLE = {2: 12, 3: 18, 4: 4, 5: 4, 6: 4, 7: 8, 8: 6, 10: 12, 11: 6, 12: 12, 13: 12, 14: 8}
 
 
 def run(*arguments: str, code: int = 0) -> str:

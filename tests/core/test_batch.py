@@ -20,7 +20,7 @@ def tensors(batch: Batch) -> list[torch.Tensor]:
 def test_to_moves_everything() -> None:
     batch = object_batch(3)
     moved = batch.to("meta")
-    assert len(tensors(moved)) == len(tensors(batch)) == 13
+    assert len(tensors(moved)) == len(tensors(batch)) == 15
     assert {tensor.device for tensor in tensors(moved)} == {META}
     assert {tensor.device.type for tensor in tensors(batch)} == {"cpu"}
 

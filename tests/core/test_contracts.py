@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
+from selftrain_core.classification.prediction import ClassPrediction
 from selftrain_core.config_model import StrictModel
 from selftrain_core.interfaces import Backbone
-from selftrain_core.labels import Labels, MaskLabels
+from selftrain_core.labels import ClassLabels, Labels, MaskLabels
 from selftrain_core.plugins import KINDS, registry
 from selftrain_core.testing import (
     AcceleratorContract,
@@ -21,7 +22,7 @@ from selftrain_core.testing import (
     check_plugin,
 )
 from selftrain_core.testing.fakes import Brightness, PixelPrediction, PixelTask, TinyBackbone, TinyBackboneConfig
-from selftrain_core.testing.samples import mask_labels, write_images
+from selftrain_core.testing.samples import class_labels, mask_labels, write_images
 
 
 class TestPixelTask(TaskContract):
@@ -38,6 +39,18 @@ class TestPixelTask(TaskContract):
         assert isinstance(labels, MaskLabels)
         classes = torch.arange(len(self.classes))[:, None, None]
         return PixelPrediction((torch.from_numpy(labels.classes_HW)[None] == classes).float(), size)
+
+
+class TestClassification(TaskContract):
+    spec_name = "core/classification"
+    options = {"dropout": 0.2, "label_smoothing": 0.1}
+
+    def labels(self, size: tuple[int, int], seed: int, *, scored: bool) -> Labels:
+        return class_labels(len(self.classes), seed, scored=scored)
+
+    def perfect_prediction(self, labels: Labels, size: tuple[int, int]) -> ClassPrediction:
+        assert isinstance(labels, ClassLabels)
+        return ClassPrediction((torch.arange(len(self.classes)) == int(labels.class_1[0])).float(), size)
 
 
 class TestTinyBackbone(BackboneContract):
@@ -150,6 +163,23 @@ class TestImageFolder(DataSourceContract):
     def write(self, folder: Path) -> dict[str, Any]:
         write_images(folder, ["b", "a", "deep/c"])
         return {"images": str(folder)}
+
+
+class TestClassFolders(DataSourceContract):
+    spec_name = "core/class-folders"
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        write_images(folder, ["thing/b", "thing/deep/a", "background/a", "other/c"])
+        return {"images": str(folder)}
+
+
+class TestClassList(DataSourceContract):
+    spec_name = "core/class-list"
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        write_images(folder, ["b", "a", "deep/c"])
+        (folder / "labels.csv").write_text("id,class\nb,thing\ndeep/c.png,other\na,\n")
+        return {"images": str(folder), "labels": str(folder / "labels.csv")}
 
 
 class TestCpu(AcceleratorContract):

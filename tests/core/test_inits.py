@@ -25,7 +25,7 @@ from selftrain_core.config_model import BackboneChoice
 from selftrain_core.errors import ConfigError
 from selftrain_core.interfaces import Backbone
 from selftrain_core.progress import Event, Reporter
-from selftrain_core.stages import StageContext
+from selftrain_core.stage_context import StageContext
 
 RESNET = "timm/test_resnet"
 
@@ -327,6 +327,6 @@ def test_a_stage_tells_what_a_checkpoint_gave_and_names_nothing_else(tmp_path: P
     ):
         events: list[Event] = []
         config, reporter = run_config(tmp_path, init), Reporter("round-0/teacher", events.append)
-        StageContext(tmp_path, tmp_path, {}, config, reporter).new_model(with_init=True)
+        StageContext(tmp_path, tmp_path, {"inputs": {}}, config, reporter).new_model(with_init=True)
         assert [event.kind for event in events] == ["note"] * len(told)
         assert all(event.text.startswith(text) for event, text in zip(events, told, strict=True)), events

@@ -1,10 +1,14 @@
 """The learning rate as a function of the step, and which weights decay."""
 
+import math
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from selftrain_core.config import OptimizerConfig
+from selftrain_core.errors import ConfigError
 from selftrain_core.optim import build_optimizer, learning_rate
 
 
@@ -48,3 +52,22 @@ def test_only_matrices_and_kernels_decay(name: str, expected: type) -> None:
     assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3, 3, 3), (2, 4)]
     assert len(free["params"]) == 3, "conv bias, and scale and shift of the normalisation; the frozen bias is left out"
     assert decayed.get("momentum", 0.7) == 0.7
+
+
+def test_lars_adapts_kernels_alone_even_without_weight_decay() -> None:
+    """The rate of a kernel is 0.001 · |w| / |g| of the one asked for; biases move as under SGD."""
+    model = nn.Linear(3, 2)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = build_optimizer(OptimizerConfig(name="lars", lr=2.0, momentum=0.0, weight_decay=0.0), model)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    ratio = 0.001 * float(before["weight"].norm()) / math.sqrt(6)
+    torch.testing.assert_close(model.weight.detach(), before["weight"] - 2 * ratio)
+    torch.testing.assert_close(model.bias.detach(), before["bias"] - 2)
+
+
+def test_lars_without_timm_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm.optim.lars", None)
+    with pytest.raises(ConfigError, match=r"pip install 'selftrain-core\[timm\]'; or take sgd or adamw"):
+        build_optimizer(OptimizerConfig(name="lars"), nn.Linear(1, 1))

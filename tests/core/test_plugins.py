@@ -146,7 +146,10 @@ def test_an_unknown_name_lists_what_there_is(add: Add) -> None:
 
 
 def test_an_unknown_name_of_a_known_package_says_how_to_install_it() -> None:
-    match = r"no task is called 'segmentation/other'\n  available: none\n.*pip install selftrain-segmentation"
+    match = (
+        r"no task is called 'segmentation/other'\n  available: core/classification\n.*"
+        "pip install selftrain-segmentation"
+    )
     with pytest.raises(UnknownComponentError, match=match):
         registry_of().find("tasks", "segmentation/other")
 

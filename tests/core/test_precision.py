@@ -19,10 +19,11 @@ from selftrain_core.objective import NormalisedObjective
 from selftrain_core.precision import InPrecision, Precision, forward
 from selftrain_core.prediction import predictions
 from selftrain_core.samples import PictureDataset
+from selftrain_core.stepping import Recipe
 from selftrain_core.testing import assert_equal, is_equal
 from selftrain_core.testing.fakes import PixelTask, TinyBackbone, TinyBackboneConfig
 from selftrain_core.testing.samples import mask_labels, picture, sample, write_images
-from selftrain_core.training import Recipe, TrainingModule
+from selftrain_core.training import TrainingModule
 
 TASK = PixelTask(StrictModel(), ("ground", "red", "green"))
 

@@ -61,7 +61,7 @@ def make(tmp_path: Path) -> Make:
     ]
     plan = Plan(0, "s", [StreamPlan(s.name, s.ids(index), s.images_per_step) for s in streams])
 
-    def dataset(**parts: int) -> StepDataset:
+    def dataset(**parts: Any) -> StepDataset:
         return StepDataset(index, streams, plan, TASK, (32, 32), 4, **parts)
 
     return dataset

@@ -284,6 +284,13 @@ class CountsVisits(Brightness):
         return replace(super().replay(batch, parameters), visit_B=batch.visit_B + 1)
 
 
+@breaks(AugmentationContract, "test_identity_of_images_stays", "class_B")
+class RenamesImages(Brightness):
+    def replay(self, batch: Batch, parameters: Mapping[str, Tensor]) -> Batch:
+        found, class_B = super().replay(batch, parameters), batch.targets.class_B
+        return found if class_B is None else replace(found, targets=replace(found.targets, class_B=class_B - 1))
+
+
 @breaks(AugmentationContract, "test_inputs_are_not_changed", "the batch that was given.image_B3HW")
 class InPlace(Brightness):
     def replay(self, batch: Batch, parameters: Mapping[str, Tensor]) -> Batch:

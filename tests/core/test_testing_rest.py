@@ -17,7 +17,7 @@ from selftrain_core.config_model import StrictModel
 from selftrain_core.data_source import Entry
 from selftrain_core.errors import ConfigError
 from selftrain_core.interfaces import Policy
-from selftrain_core.labels import BoxLabels, Decisions, Labels, MaskLabels, ScoreStatistics
+from selftrain_core.labels import BoxLabels, ClassLabels, Decisions, Labels, MaskLabels, ScoreStatistics
 from selftrain_core.policies import FixedDecision, FixedPolicy
 from selftrain_core.policy_config import FixedPolicyConfig
 from selftrain_core.sources import ImageFolder, ImageFolderConfig
@@ -27,7 +27,7 @@ from selftrain_core.testing import (
     PolicyContract,
 )
 from selftrain_core.testing.component import ComponentContract, checks, run_check
-from selftrain_core.testing.samples import box_labels, write_images, write_masks
+from selftrain_core.testing.samples import box_labels, class_labels, write_images, write_masks
 
 CASES: list[tuple[type[ComponentContract], str, str, type]] = []
 """(suite, check, what its message says, a component that breaks what it checks)."""
@@ -219,6 +219,24 @@ class NoAreas(Masks):
 class Scored(Masks):
     def read_labels(self, entry: Entry) -> Labels:
         return box_labels((10, 10), 3, 0, scored=True)
+
+
+@breaks(SourceSuite, "test_labels_fit_their_image", r"the class is int64 \(\), expected int64 \(1,\)")
+class ClassWithoutAxis(Masks):
+    def read_labels(self, entry: Entry) -> Labels:
+        return ClassLabels(np.array(1, np.int64))
+
+
+@breaks(SourceSuite, "test_labels_fit_their_image", "a person's class has a score")
+class ScoredClass(Masks):
+    def read_labels(self, entry: Entry) -> Labels:
+        return class_labels(3, 0, scored=True)
+
+
+@breaks(SourceSuite, "test_labels_fit_their_image", "a class is out of range")
+class ImageClassOutOfRange(Masks):
+    def read_labels(self, entry: Entry) -> Labels:
+        return ClassLabels(np.array([3], np.int64))
 
 
 @breaks(SourceSuite, "test_remarks", r"remarks on None are no lines of text: 'nothing'")

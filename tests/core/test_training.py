@@ -19,11 +19,12 @@ from selftrain_core.errors import DataError, StageFailedError
 from selftrain_core.geometry import Geometry
 from selftrain_core.objective import NormalisedObjective
 from selftrain_core.recorder import Recorder
+from selftrain_core.stepping import Recipe
 from selftrain_core.testing import assert_equal, is_equal
 from selftrain_core.testing.drawn import train
 from selftrain_core.testing.fakes import PixelTask, TinyBackbone, TinyBackboneConfig
 from selftrain_core.testing.samples import mask_labels, picture, sample
-from selftrain_core.training import Recipe, TrainingModule
+from selftrain_core.training import TrainingModule
 
 TASK = PixelTask(StrictModel(), ("ground", "red", "green"))
 

@@ -374,7 +374,7 @@ def test_checking_many_labels_says_how_far_it_is(place: Place, monkeypatch: pyte
     monkeypatch.setattr(checking, "IMAGES_PER_REPORT", 5)
     told: list[tuple[int, int]] = []
     monkeypatch.setattr(
-        "selftrain_core.stages.StageContext.tell_progress",
+        "selftrain_core.stage_context.StageContext.tell_progress",
         lambda self, text, done, total: told.append((done, total)) if text.startswith("checking") else None,
     )
     place.mask("test-4").unlink()

@@ -17,6 +17,7 @@ EXIT_CODES: dict[type[SelftrainError], int] = {
 
 COMMANDS = {
     "run": LazyCommand("selftrain.run:run", "Teach, label, learn, evaluate: everything a configuration says."),
+    "pretrain": LazyCommand("selftrain.stage_commands:pretrain", "Pre-train the backbone, and stop there."),
     "teach": LazyCommand("selftrain.stage_commands:teach", "Train the teacher, and stop there."),
     "label": LazyCommand("selftrain.stage_commands:label", "Let the teacher label the pool, and stop there."),
     "learn": LazyCommand("selftrain.stage_commands:learn", "Train the student, and stop there."),

@@ -26,7 +26,7 @@ from selftrain_core.geometry import Geometry
 from selftrain_core.images import read_picture
 from selftrain_core.interfaces import Augmentation, Task
 from selftrain_core.keys import fold, name_key
-from selftrain_core.labels import IGNORE, IGNORE_LABEL, PADDING_LABEL, BoxLabels, Labels, MaskLabels
+from selftrain_core.labels import IGNORE, IGNORE_LABEL, PADDING_LABEL, BoxLabels, ClassLabels, Labels, MaskLabels
 from selftrain_core.legend import Legend, font, legend_strip
 from selftrain_core.samples import one_image
 
@@ -181,14 +181,22 @@ def _labels(targets: Targets, height: int, width: int, scale: int) -> Labels | N
     if targets.boxes_BN4 is not None and targets.label_BN is not None:
         is_box_N = targets.label_BN[0] != PADDING_LABEL
         return BoxLabels((targets.boxes_BN4[0, is_box_N] * scale).numpy(), targets.label_BN[0, is_box_N].numpy())
+    if targets.class_B is not None:
+        return ClassLabels(targets.class_B.numpy())
     return None
 
 
 def _note(labels: Labels, seen: _Seen) -> None:
-    found, ignored = (labels.classes_HW, IGNORE) if isinstance(labels, MaskLabels) else (labels.labels_N, IGNORE_LABEL)
-    values = set(np.unique(found).tolist())
+    ignored = IGNORE if isinstance(labels, MaskLabels) else IGNORE_LABEL
+    values = set(np.unique(_indices(labels)).tolist())
     seen.has_ignored = seen.has_ignored or ignored in values
     seen.classes |= values - {ignored}
+
+
+def _indices(labels: Labels) -> NDArray[Any]:
+    if isinstance(labels, ClassLabels):
+        return labels.class_1
+    return labels.classes_HW if isinstance(labels, MaskLabels) else labels.labels_N
 
 
 def _tinted(

@@ -74,6 +74,22 @@ def _rows(schema: Schema, definitions: Schema, prefix: str) -> Iterator[tuple[st
         else:
             default = "required" if name in required else f"`{_shown(value.get('default'))}`"
             yield f"`{prefix}{name}`", words(value, definitions), default, _sentence(value.get("description", ""))
+            for inner, key in _mappings_within(value, definitions):
+                yield from _rows(inner, definitions, f"{prefix}{name}.{key}")
+
+
+def _mappings_within(value: Schema, definitions: Schema) -> Iterator[tuple[Schema, str]]:
+    """Yield the mappings that may stand in a setting's place, or under names of the user's own, and those names."""
+    for each, key in [*((each, "") for each in value.get("anyOf", ())), *_named(value)]:
+        inner = _resolved(each, definitions)
+        if "properties" in inner and "discriminator" not in value:
+            yield inner, key
+
+
+def _named(value: Schema) -> Iterator[tuple[Schema, str]]:
+    for each in (value.get("additionalProperties"), *value.get("patternProperties", {}).values()):
+        if isinstance(each, Mapping):
+            yield each, "NAME."
 
 
 def _variants(value: Schema, definitions: Schema) -> list[Schema]:

@@ -18,7 +18,7 @@ from selftrain_core.config import DataConfig, load_config
 from selftrain_core.errors import ConfigError, DataError, RunError, did_you_mean
 from selftrain_core.files import write_text
 from selftrain_core.index import build_source
-from selftrain_core.labels import Labels, MaskLabels, ScoreStatistics
+from selftrain_core.labels import ClassLabels, Labels, MaskLabels, ScoreStatistics
 from selftrain_core.stratification import draw_order, stratify
 
 
@@ -80,7 +80,7 @@ def split(
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """What a source's images show: ids, class names, and the amount (pixels or boxes) of each class, int64 [N,C]."""
+    """What a source's images show: ids, class names, and pixels, boxes or images of each class, int64 [N,C]."""
 
     ids: list[str]
     classes: tuple[str, ...]
@@ -115,6 +115,8 @@ def _read(data: DataConfig, name: str) -> Labelled:
 def _amounts(labels: Labels, num_classes: int) -> NDArray[np.int64]:
     if isinstance(labels, MaskLabels):
         values: NDArray[Any] = labels.classes_HW
+    elif isinstance(labels, ClassLabels):
+        values = labels.class_1
     else:
         # Nothing is learnt from a crowd.
         values = labels.labels_N if labels.crowds_N is None else labels.labels_N[~labels.crowds_N]

@@ -1,4 +1,4 @@
-"""``selftrain teach``, ``label``, ``learn``, ``evaluate``: a run, one step at a time.
+"""``selftrain pretrain``, ``teach``, ``label``, ``learn``, ``evaluate``: a run, one step at a time.
 
 All work in the same folder as ``selftrain run``, which later skips what they have done.
 """
@@ -16,6 +16,17 @@ from selftrain_core.goals import Goal
 round_option = click.option(
     "--round", "number", metavar="N", type=click.IntRange(min=1), default=1, show_default=True, help="Of which round."
 )
+
+
+@click.command()
+@run_options
+def pretrain(**options: Any) -> None:
+    """Pre-train the backbone of CONFIG on images without labels, and leave its weights in the folder RUN.
+
+    CONFIG says on which, under `pretraining`. All models of the run then start from them; so can those of another run,
+    with `backbone.init: {name: simclr, checkpoint: RUN/pretraining/backbone.safetensors}`.
+    """
+    go(Goal("pretrain"), **options)
 
 
 @click.command()

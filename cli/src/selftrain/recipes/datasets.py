@@ -52,6 +52,27 @@ def _voc(**more: Any) -> Section:
     }
 
 
+def joint_section(weight: float, images: int) -> Section:
+    """Return the section ``joint`` of a configuration: ImageNet's classification.
+
+    Args:
+        weight: Of its loss.
+        images: It adds to each step.
+    """
+    return {
+        "imagenet": {
+            "task": "core/classification",
+            "sources": {"train": {"name": "core/class-folders", "images": "imagenet/train"}},
+            "labelled": "train",
+            "classes": "imagenet/classes.json",
+            "images": images,
+            "weight": weight,
+            "canvas": [224, 224],
+            "augmentation": "augment/s1",
+        }
+    }
+
+
 def data_section(labelled: str, unlabelled: str | None) -> Section:
     """Return the section ``data`` of a configuration.
 

@@ -14,23 +14,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from selftrain_augment import boxes, geometry
+from selftrain_augment import geometry
+from selftrain_augment.boxes import moved_targets
 from selftrain_augment.config import S1Config
-from selftrain_augment.draws import PLACEMENT, PolicyDraws, placement_draws
+from selftrain_augment.draws import PLACEMENT, PolicyDraws, placement_draws, require_drawn
 from selftrain_augment.editing import Editor
 from selftrain_augment.matrices import linear_map
 from selftrain_augment.operations import CODES, OPERATIONS, Kind, OperationName, kind_of, needs_boxes
-from selftrain_augment.placement import Placement, place
+from selftrain_augment.placement import canvas_after, place
 from selftrain_augment.resampling import Move, lay, resample, unlaid
-from selftrain_augment.work import Part, Work, divided
-from selftrain_core.batch import Batch, Targets
+from selftrain_augment.work import Part, Work, divided, in_lanes
+from selftrain_core.batch import Batch
 from selftrain_core.interfaces import Augmentation
-from selftrain_core.labels import IGNORE_LABEL, PADDING_LABEL
-from selftrain_core.threads import in_threads, shared_out
-
-_SHORTEST_SIDE = 0.01
-"""Pixels of a box's side below which nothing of it is seen; float32 is off by less on any canvas that fits memory."""
-
 
 _SMALL_ONES = 16
 """Images of a part beyond which they are so small that laying each by itself costs more than it spares."""
@@ -87,10 +82,7 @@ class Augment(Augmentation):
             ValueError: The canvas does not divide by `oversample`, or the parameters are another batch's or policy's.
         """
         self._require_fitting(batch, parameters)
-        height, width = batch.image_B3HW.shape[2:]
-        if height % self.oversample or width % self.oversample:
-            raise ValueError(f"a canvas of {height} × {width} does not divide by oversample {self.oversample}")
-        size = (height // self.oversample, width // self.oversample)
+        size = canvas_after(batch.image_B3HW, self.oversample)
         pixel_B = self._pixels(batch.valid_B2)
         placement = place(batch.valid_B2, *size, parameters, self.oversample)
         matrix_B23 = geometry.compose(placement.matrix_B23, self._warped(batch.valid_B2, parameters, pixel_B))
@@ -100,21 +92,18 @@ class Augment(Augmentation):
         image_B3HW = found.pop("image_B3HW")
         if batch.targets.canvas_B2 is not None:
             found["canvas_B2"] = batch.targets.canvas_B2 // self.oversample
+        boxes = moved_targets(batch.targets, matrix_B23, placement.valid_B2, self.config.min_visibility)
         return replace(
             batch,
             image_B3HW=image_B3HW,
             valid_B2=placement.valid_B2,
             matrix_B23=geometry.compose(matrix_B23, batch.matrix_B23),
-            targets=replace(batch.targets, **found, **self._boxes(batch.targets, matrix_B23, placement)),
+            targets=replace(batch.targets, **found, **boxes),
         )
 
     def _require_fitting(self, batch: Batch, parameters: Mapping[str, Tensor]) -> None:
-        wanted = set(PLACEMENT) | (set(self._draws.names) if self.policy.num_slots else set())
-        if missing := wanted - set(parameters):
-            raise ValueError(f"parameters lack {', '.join(sorted(missing))}: they were drawn by another augmentation")
-        drawn = len(parameters["scale_B"])
-        if drawn != len(batch):
-            raise ValueError(f"parameters were drawn for {drawn} images, and the batch has {len(batch)}; draw again")
+        names = (*PLACEMENT, *(self._draws.names if self.policy.num_slots else ()))
+        require_drawn(parameters, names, len(batch))
         operation_BK = parameters.get("operation_BK")
         slots = 0 if operation_BK is None else operation_BK.shape[1]
         # What was drawn is looked at where that is not to wait for a device.
@@ -184,17 +173,8 @@ class Augment(Augmentation):
     def _resampled_by_parts(self, work: Work, size: tuple[int, int]) -> dict[str, Tensor]:
         """Return the same, in a processor's way: images that are alike together, parts in several threads."""
         canvas = unlaid(work.batch, size)
-        inference = torch.is_inference_mode_enabled()  # which threads do not share, nor whether there are gradients
-
-        def do(part: Part) -> None:
-            with torch.inference_mode(inference), torch.no_grad():
-                self._fill(canvas, part, work.at(part.places_S), size)
-
         parts = divided(work, [CODES[name] for name in self._warps], self._turns)
-        lanes = min(torch.get_num_threads(), len(parts))
-        with shared_out(lanes):
-            for _ in map(do, parts) if lanes < 2 else in_threads(do, parts, threads=lanes, ahead=lanes):
-                pass
+        in_lanes(lambda part: self._fill(canvas, part, work.at(part.places_S), size), parts)
         return canvas
 
     def _fill(self, canvas: dict[str, Tensor], part: Part, mine: Work, size: tuple[int, int]) -> None:
@@ -224,21 +204,3 @@ class Augment(Augmentation):
             upright=not self._turns,
             bares=bool(self._warps),
         )
-
-    def _boxes(self, targets: Targets, matrix_B23: Tensor, placement: Placement) -> dict[str, Tensor]:
-        """Return the fields of `targets` that change with its boxes."""
-        if targets.boxes_BN4 is None:
-            return {}
-        corners_BN42 = boxes.moved(boxes.corners(targets.boxes_BN4), matrix_B23)
-        seen_BN4 = boxes.seen_hull(corners_BN42, placement.valid_B2)
-        if targets.label_BN is None:
-            return {"boxes_BN4": seen_BN4}
-        seen_BN = boxes.areas(seen_BN4, _SHORTEST_SIDE)
-        least_BN = self.config.min_visibility * boxes.areas(boxes.hull(corners_BN42))
-        label_BN = torch.where((targets.label_BN >= 0) & (seen_BN < least_BN), IGNORE_LABEL, targets.label_BN)
-        label_BN = torch.where(seen_BN == 0, PADDING_LABEL, label_BN)
-        is_padding_BN = label_BN == PADDING_LABEL
-        changed = {"boxes_BN4": torch.where(is_padding_BN[..., None], 0, seen_BN4), "label_BN": label_BN}
-        if targets.weight_BN is not None:
-            changed["weight_BN"] = torch.where(is_padding_BN, 0, targets.weight_BN)
-        return changed

@@ -8,8 +8,40 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from selftrain_core.batch import Targets
+from selftrain_core.labels import IGNORE_LABEL, PADDING_LABEL
+
 _TOLERANCE = 1e-3
 """Pixels by which a corner may lie outside the frame and still count as inside: float32 rounds by less."""
+
+_SHORTEST_SIDE = 0.01
+"""Pixels of a box's side below which nothing of it is seen; float32 is off by less on any canvas that fits memory."""
+
+
+def moved_targets(targets: Targets, matrix_B23: Tensor, frame_B2: Tensor, min_visibility: float) -> dict[str, Tensor]:
+    """Return the fields of `targets` that change with its boxes.
+
+    Args:
+        targets: Those on the old canvas.
+        matrix_B23: float32, old canvas → new canvas.
+        frame_B2: int64 height and width of what pictures fill of the new canvas.
+        min_visibility: The share of a box's area below which an object that is seen becomes a region to ignore.
+    """
+    if targets.boxes_BN4 is None:
+        return {}
+    corners_BN42 = moved(corners(targets.boxes_BN4), matrix_B23)
+    seen_BN4 = seen_hull(corners_BN42, frame_B2)
+    if targets.label_BN is None:
+        return {"boxes_BN4": seen_BN4}
+    seen_BN = areas(seen_BN4, _SHORTEST_SIDE)
+    least_BN = min_visibility * areas(hull(corners_BN42))
+    label_BN = torch.where((targets.label_BN >= 0) & (seen_BN < least_BN), IGNORE_LABEL, targets.label_BN)
+    label_BN = torch.where(seen_BN == 0, PADDING_LABEL, label_BN)
+    is_padding_BN = label_BN == PADDING_LABEL
+    changed = {"boxes_BN4": torch.where(is_padding_BN[..., None], 0, seen_BN4), "label_BN": label_BN}
+    if targets.weight_BN is not None:
+        changed["weight_BN"] = torch.where(is_padding_BN, 0, targets.weight_BN)
+    return changed
 
 
 def corners(boxes_BN4: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from selftrain_augment.config import S1Config
+from selftrain_augment.config import S1Config, SimClrConfig
 from selftrain_core.labels import PADDING_LABEL
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -22,13 +22,13 @@ ROUNDING = 1e-2
 Given = Mapping[str, Tensor | None]
 
 
-def check_kinds(config: S1Config, seed: int | None, visit: int, images: Tensor, others: Given) -> None:
+def check_kinds(config: S1Config | SimClrConfig, seed: int | None, visit: int, images: Tensor, others: Given) -> None:
     """Check that settings are settings, numbers numbers, and tensors tensors, on one device.
 
     Raises:
         ValueError: Something is not.
     """
-    if not isinstance(config, S1Config):
+    if not isinstance(config, (S1Config, SimClrConfig)):
         raise ValueError(f"config is a {type(config).__name__}; wanted is one of selftrain_augment.config, S4Config(…)")
     for name, number in (("seed", seed), ("visit", visit)):
         if number is not None and not _is_whole(number):

@@ -184,3 +184,69 @@ class CustomConfig(_PolicyConfig):
                 for steps in self.sub_policies
             )
         )
+
+
+class SimClrConfig(StrictModel):
+    """Views for contrastive pre-training; the defaults are SimCLR's for ImageNet (Chen et al. 2020, appendix A)."""
+
+    area_min: float = Field(default=0.08, ge=0.01, le=1, description="Smallest share of the picture that is shown.")
+    area_max: float = Field(
+        default=1.0, gt=0, le=1, description="Largest share of the picture; shares are uniform between the two."
+    )
+    aspect_min: float = Field(
+        default=3 / 4, ge=0.1, description="Smallest width by height of what is shown, in units of the canvas' own."
+    )
+    aspect_max: float = Field(
+        default=4 / 3, gt=0, le=10, description="Largest; their logarithms are uniform between the two."
+    )
+    flip_probability: float = Field(default=0.5, ge=0, le=1, description="Share of the images that are mirrored.")
+    jitter_probability: float = Field(
+        default=0.8, ge=0, le=1, description="Share of the images whose colours are jittered."
+    )
+    strength: float = Field(
+        default=1.0, ge=0, description="Times the four numbers that follow. SimCLR: 1 for ImageNet, 0.5 for CIFAR-10."
+    )
+    brightness: float = Field(
+        default=0.8, ge=0, description="Factors are uniform from 1 less this, or from 0, to 1 and this."
+    )
+    contrast: float = Field(default=0.8, ge=0, description="Likewise, of the distance from the view's mean grey.")
+    saturation: float = Field(default=0.8, ge=0, description="Likewise, of the distance from each pixel's grey.")
+    hue: float = Field(default=0.2, ge=0, le=0.5, description="Largest shift of the hue, either way, in full turns.")
+    grey_probability: float = Field(default=0.2, ge=0, le=1, description="Share of the images that lose their colours.")
+    blur_probability: float = Field(default=0.5, ge=0, le=1, description="Share of the images that are blurred.")
+    sigma_min: float = Field(default=0.1, ge=0.01, description="Smallest standard deviation of the blur, in pixels.")
+    sigma_max: float = Field(default=2.0, gt=0, description="Largest; they are uniform between the two.")
+    blur_side: float = Field(
+        default=0.1, gt=0, le=1, description="Side of the blur's kernel, as a share of the canvas' shorter side."
+    )
+    min_visibility: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="An object of whose box a smaller share can be seen becomes a region to ignore.",
+    )
+    oversample: int = Field(
+        default=1,
+        ge=1,
+        le=4,
+        description="Images are read onto a canvas so many times as high and wide as that on which they are trained: "
+        "small crops stay sharp, at the cost of reading more pixels.",
+    )
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        for what in ("area", "aspect", "sigma"):
+            low, high = getattr(self, f"{what}_min"), getattr(self, f"{what}_max")
+            if low > high:
+                raise ValueError(f"{what}_min {low:g} is larger than {what}_max {high:g}")
+        if self.strength * self.hue > 0.5:
+            raise ValueError(
+                f"strength {self.strength:g} times hue {self.hue:g} is more than half a turn, 0.5, beyond which hues "
+                f"come again; wanted is hue {0.5 / self.strength:g} or less"
+            )
+        return self
+
+    def factors(self, name: Literal["brightness", "contrast", "saturation"]) -> tuple[float, float]:
+        """Return the smallest and the largest factor."""
+        most = self.strength * float(getattr(self, name))
+        return max(0.0, 1 - most), 1 + most

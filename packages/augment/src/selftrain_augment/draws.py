@@ -5,6 +5,8 @@ Shape letters: B = images, K = slots (operations done one after the other), N = 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,19 @@ def placement_draws(key_B: Tensor, flip_probability: float, scales: tuple[float,
         "crop_x_B": uniform(key_B, _CROP_X),
         "crop_y_B": uniform(key_B, _CROP_Y),
     }
+
+
+def require_drawn(parameters: Mapping[str, Tensor], names: Sequence[str], num_images: int) -> None:
+    """Check that `parameters` hold `names`, for as many images as there are.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if missing := set(names) - set(parameters):
+        raise ValueError(f"parameters lack {', '.join(sorted(missing))}: they were drawn by another augmentation")
+    drawn = len(parameters[names[0]])
+    if drawn != num_images:
+        raise ValueError(f"parameters were drawn for {drawn} images, and the batch has {num_images}; draw again")
 
 
 class PolicyDraws:

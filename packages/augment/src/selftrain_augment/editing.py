@@ -56,7 +56,7 @@ class Editor:
             parameters: What was drawn.
             pixel_B: How many pixels of the canvas a pixel of the published magnitudes is.
         """
-        image_B3hw = _floating(batch.image_B3HW)
+        image_B3hw = floating(batch.image_B3HW)
         if not self._names:
             return image_B3hw
         if image_B3hw is batch.image_B3HW:
@@ -101,7 +101,8 @@ class Editor:
         return change_boxes(name, image_S3hw, boxes_SN4, owners, box_draws, rising=self._rising)
 
 
-def _floating(image_B3hw: Tensor) -> Tensor:
+def floating(image_B3hw: Tensor) -> Tensor:
+    """Return uint8 images as float32 in 0..1; floating ones are returned themselves."""
     if image_B3hw.is_floating_point():
         return image_B3hw
     return image_B3hw.float().div_(255)  # in place: on a processor, fresh memory costs more than the division

@@ -60,4 +60,21 @@ def _scale_and_crop(size_B: Tensor, canvas: int, scale_B: Tensor, crop_B: Tensor
     """Return the scaled size along one axis and how much of it is cut off at the near end, whole pixels in float32."""
     scaled_B = (size_B * scale_B).round().clamp(min=1)
     excess_B = (scaled_B - canvas).clamp(min=0)
-    return scaled_B, torch.minimum((crop_B * (excess_B + 1)).floor(), excess_B)
+    return scaled_B, offset(excess_B, crop_B)
+
+
+def offset(excess_B: Tensor, crop_B: Tensor) -> Tensor:
+    """Return a whole-pixel offset from 0 to `excess_B`: that which `crop_B`, uniform in [0, 1), draws."""
+    return torch.minimum((crop_B * (excess_B + 1)).floor(), excess_B)
+
+
+def canvas_after(image_B3HW: Tensor, oversample: int) -> tuple[int, int]:
+    """Return height and width of the canvas that is `oversample` times smaller than the images'.
+
+    Raises:
+        ValueError: It does not divide.
+    """
+    height, width = image_B3HW.shape[2:]
+    if height % oversample or width % oversample:
+        raise ValueError(f"a canvas of {height} × {width} does not divide by oversample {oversample}")
+    return height // oversample, width // oversample

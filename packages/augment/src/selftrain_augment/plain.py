@@ -16,7 +16,8 @@ from torch import Tensor
 
 from selftrain_augment.augment import Augment
 from selftrain_augment.checks import check_kinds, check_values
-from selftrain_augment.config import S1Config, S2Config, S3Config, S4Config
+from selftrain_augment.config import S1Config, S2Config, S3Config, S4Config, SimClrConfig
+from selftrain_augment.simclr import SimClr
 from selftrain_core.batch import Batch, Targets
 from selftrain_core.config_text import explain_errors
 from selftrain_core.keys import fold
@@ -45,7 +46,7 @@ class Augmented:
 
 
 def augment_with(
-    config: S1Config,
+    config: S1Config | SimClrConfig,
     images: Tensor,
     *,
     masks: Tensor | None = None,
@@ -96,7 +97,8 @@ def augment_with(
         targets=Targets(mask_BHW=masks, boxes_BN4=boxes, label_BN=labels),
     )
     drawn = int(torch.randint(2**62, ())) if seed is None else operator.index(seed)
-    changed = Augment(config)(batch, fold(drawn, batch.id_B, batch.visit_B))
+    augmentation = SimClr(config) if isinstance(config, SimClrConfig) else Augment(config)
+    changed = augmentation(batch, fold(drawn, batch.id_B, batch.visit_B))
     targets = changed.targets
     return Augmented(
         changed.image_B3HW, changed.valid_B2, changed.matrix_B23, targets.mask_BHW, targets.boxes_BN4, targets.label_BN

@@ -17,8 +17,8 @@ _OFFERED = {
 
 @hookimpl
 def selftrain_augmentations() -> Sequence[AugmentationSpec]:
-    """Return the four strengths of the paper, and one to fill in."""
-    return [
+    """Return the four strengths of the paper, one to fill in, and that of contrastive pre-training."""
+    offered = [
         AugmentationSpec(
             name=f"augment/{name}",
             summary=summary,
@@ -30,3 +30,11 @@ def selftrain_augmentations() -> Sequence[AugmentationSpec]:
         )
         for name, (summary, config) in _OFFERED.items()
     ]
+    simclr = AugmentationSpec(
+        name="augment/simclr",
+        summary="crop resized to the canvas, flip, colour jitter, grey, blur: for contrastive pre-training (SimCLR)",
+        config="selftrain_augment.config:SimClrConfig",
+        load="selftrain_augment.simclr:SimClr",
+        numerics=1,
+    )
+    return [*offered, simclr]

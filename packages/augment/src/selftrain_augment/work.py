@@ -5,13 +5,17 @@ Shape letters: B = images, S = those of a part.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from selftrain_core.batch import Batch
+from selftrain_core.threads import in_threads, shared_out
+
+_PartT = TypeVar("_PartT")
 
 PIXELS_AT_ONCE = 1 << 18
 """Of the old canvases, on a processor, whose caches hold no more: measured at 256² (best with 4) and 640² (1)."""
@@ -84,3 +88,22 @@ def divided(work: Work, moving: Sequence[int], turning: Sequence[int]) -> list[P
         for places_S in by_size_B[((moved_B == moved) & (turned_B == turned))[by_size_B]].split(num_images)
         if len(places_S)
     ]
+
+
+def in_lanes(do: Callable[[_PartT], None], parts: Sequence[_PartT]) -> None:
+    """Call `do` with each part, without gradients, in as many threads as torch has.
+
+    Args:
+        do: What one part takes; parts may be done at the same time.
+        parts: Those to do.
+    """
+    inference = torch.is_inference_mode_enabled()  # which threads do not share, nor whether there are gradients
+
+    def one(part: _PartT) -> None:
+        with torch.inference_mode(inference), torch.no_grad():
+            do(part)
+
+    lanes = min(torch.get_num_threads(), len(parts))
+    with shared_out(lanes):
+        for _ in map(one, parts) if lanes < 2 else in_threads(one, parts, threads=lanes, ahead=lanes):
+            pass

@@ -53,6 +53,8 @@ class Targets(_TensorGroup):
         boxes_BN4: float32 xyxy on the canvas.
         label_BN: int64; -1 = padding, which may stand anywhere along N; -2 = ignore region.
         weight_BN: float32 per box, 0 for padding.
+        class_B: int64 class index of the image; -2 = not known.
+        class_weight_B: float32, 1 = a hard label.
         canvas_B2: int64 height and width of the canvas the boxes lie on, for a loss that must know it before any image
             has passed the model. Nothing that happens to an image on its canvas changes it.
     """
@@ -64,6 +66,8 @@ class Targets(_TensorGroup):
     boxes_BN4: Tensor | None = None
     label_BN: Tensor | None = None
     weight_BN: Tensor | None = None
+    class_B: Tensor | None = None
+    class_weight_B: Tensor | None = None
     canvas_B2: Tensor | None = None
 
 

@@ -10,8 +10,22 @@ from selftrain_core.hookspecs import (
     BackboneSpec,
     DataSourceSpec,
     PolicySpec,
+    TaskSpec,
     hookimpl,
 )
+
+
+@hookimpl
+def selftrain_tasks() -> Sequence[TaskSpec]:
+    """Return the task that others may be trained jointly with."""
+    return [
+        TaskSpec(
+            name="core/classification",
+            summary="one class per image: cross-entropy, top-1 accuracy",
+            config="selftrain_core.classification.config:ClassificationConfig",
+            load="selftrain_core.classification.task:ClassificationTask",
+        )
+    ]
 
 
 @hookimpl
@@ -93,14 +107,26 @@ def selftrain_policies() -> Sequence[PolicySpec]:
 
 @hookimpl
 def selftrain_data_sources() -> Sequence[DataSourceSpec]:
-    """Return the image folder."""
+    """Return the image folder, and the sources of classes."""
     return [
         DataSourceSpec(
             name="core/images",
             summary="a folder of images without labels",
             config="selftrain_core.sources:ImageFolderConfig",
             load="selftrain_core.sources:ImageFolder",
-        )
+        ),
+        DataSourceSpec(
+            name="core/class-folders",
+            summary="a folder with a folder of images for each class",
+            config="selftrain_core.classification.sources:ClassFoldersConfig",
+            load="selftrain_core.classification.sources:ClassFolders",
+        ),
+        DataSourceSpec(
+            name="core/class-list",
+            summary="a folder of images and a CSV file that says of each its class",
+            config="selftrain_core.classification.sources:ClassListConfig",
+            load="selftrain_core.classification.sources:ClassList",
+        ),
     ]
 
 

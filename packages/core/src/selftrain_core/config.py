@@ -5,7 +5,6 @@ Each component's own settings stand beside its name and belong to its plugin; no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -27,121 +26,39 @@ from selftrain_core.config_model import (
     NOT_IDENTITY,
     AugmentationChoice,
     BackboneChoice,
-    DataPath,
-    DataSourceChoice,
     PolicyChoice,
     StrictModel,
     TaskChoice,
 )
 from selftrain_core.config_text import explain_errors, read_yaml
+from selftrain_core.data_config import DataConfig, JointConfig, multiple_of_32
 from selftrain_core.errors import ConfigError, SelftrainError
 from selftrain_core.plugins import registry
+from selftrain_core.training_config import (
+    ObjectiveConfig,
+    OptimizerConfig,
+    PretrainingConfig,
+    StudentConfig,
+    TrainingConfig,
+)
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-class DataConfig(StrictModel):
-    """Named sources, and which of their images play which part.
-
-    The four parts are set expressions over the names: ``train - labelled + photos``.
-    """
-
-    sources: dict[str, DataSourceChoice] = Field(
-        description="Where images and labels lie, each under a name of your own.", json_schema_extra=NOT_IDENTITY
-    )
-    labelled: str = Field(description="The images that teach: an expression.", json_schema_extra=NOT_IDENTITY)
-    unlabelled: str = Field(description="The pool, which the teacher labels.", json_schema_extra=NOT_IDENTITY)
-    validation: str = Field(description="Labelled images to choose settings by.", json_schema_extra=NOT_IDENTITY)
-    test: str = Field(description="Labelled images that choose nothing, read once.", json_schema_extra=NOT_IDENTITY)
-    classes: tuple[str, ...] | DataPath = Field(
-        description="Ordered class names, or a JSON file that holds them as a list or under the key 'classes'."
-    )
-    allow_missing_classes: bool = Field(
-        default=False, description="Train although no labelled image shows some class; otherwise that is an error."
-    )
-
-    @field_validator("classes", mode="before")
-    @classmethod
-    def _names_or_a_file(cls, classes: Any) -> Any:
-        # Said here, because of a union pydantic explains each branch.
-        if isinstance(classes, (str, Path)):
-            return classes
-        if not isinstance(classes, Sequence) or not all(isinstance(name, str) for name in classes):
-            raise ValueError(
-                "expected the class names as a list of texts, such as [ground, tree], or a JSON file that holds them; "
-                "a number, or a word such as yes or null, needs quotes to be a text"
-            )
-        return classes
-
-    @model_validator(mode="after")
-    def _check_expressions(self) -> Self:
-        for role in ("labelled", "unlabelled", "validation", "test"):
-            try:
-                sets.parse(getattr(self, role), self.sources)
-            except ConfigError as error:
-                raise ConfigError(f"data.{role}: {error}") from error
-        return self
-
-    def class_names(self) -> tuple[str, ...]:
-        """Return the ordered class names.
-
-        Raises:
-            ConfigError: The file is missing or holds no list of distinct names.
-        """
-        names: Any = self.classes
-        if isinstance(names, Path):
-            try:
-                names = json.loads(names.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise ConfigError(f"data.classes: {self.classes} cannot be read: {error}") from error
-            names = names.get("classes") if isinstance(names, dict) else names
-        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-            raise ConfigError(f"data.classes: {self.classes} holds no list of class names")
-        if len(set(names)) != len(names) or not names:
-            raise ConfigError(f"data.classes: names must be distinct and at least one, given {list(names)}")
-        return tuple(names)
-
-
-class OptimizerConfig(StrictModel):
-    """The optimiser and its learning rate: linear warm-up, then cosine decay."""
-
-    name: Literal["adamw", "sgd"] = Field(default="adamw", description="The paper's detectors use SGD with momentum.")
-    lr: PositiveFloat = Field(default=1e-3, description="Highest learning rate, after the warm-up.")
-    weight_decay: NonNegativeFloat = Field(default=1e-4, description="Not applied to biases and normalisation layers.")
-    momentum: Fraction = Field(default=0.9, description="Of sgd; adamw uses betas 0.9 and 0.999.")
-    warmup_steps: NonNegativeInt = Field(default=50, description="Steps in which the learning rate rises from 0.")
-    final_lr: Fraction = Field(default=0.01, description="Learning rate at the last step, as a fraction of `lr`.")
-    gradient_clip: PositiveFloat | None = Field(default=10.0, description="Largest global gradient norm.")
-
-
-class TrainingConfig(StrictModel):
-    """How one model is trained."""
-
-    steps: PositiveInt = Field(default=1000, description="Optimiser steps.")
-    human: PositiveInt = Field(default=8, description="Human-labelled images in each step.")
-    optimizer: OptimizerConfig = OptimizerConfig()
-    ema_decay: Fraction | None = Field(
-        default=0.998,
-        description="Of the weight average, which then is the model; it warms up as (1 + n) / (10 + n). null: none.",
-    )
-    max_skipped_steps: PositiveInt = Field(
-        default=10,
-        description="Non-finite steps in a row after which training stops.",
-    )
-
-
-class StudentConfig(TrainingConfig):
-    """How the student is trained, on both halves."""
-
-    pseudo: PositiveInt = Field(default=8, description="Pseudo-labelled images in each step.")
-    start: Literal["teacher", "init"] = Field(
-        default="teacher", description="The student's first weights; the paper's experiments use the teacher's (§3.2)."
-    )
-    negatives: bool = Field(
-        default=True,
-        description="Learn from an unlabelled image of which the policy keeps nothing, too: that it shows no object. "
-        "false leaves such images out.",
-    )
+__all__ = [
+    "DataConfig",
+    "DeviceConfig",
+    "JointConfig",
+    "LabellingConfig",
+    "LoggingConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "PredictionConfig",
+    "PretrainingConfig",
+    "RunConfig",
+    "StudentConfig",
+    "TrainingConfig",
+    "dump_config",
+    "load_config",
+    "parse_config",
+]
 
 
 class PredictionConfig(StrictModel):
@@ -164,14 +81,6 @@ class LabellingConfig(PredictionConfig):
     top_k: Annotated[int, Field(ge=1, le=16)] = Field(
         default=1, description="Classes that are kept for each pixel with their scores; more than one for soft labels."
     )
-
-
-class ObjectiveConfig(StrictModel):
-    """The joint loss (paper, Appendix B)."""
-
-    alpha: NonNegativeFloat = Field(default=1.0, description="Weight α of the pseudo half.")
-    normalise: bool = Field(default=True, description="False is the plain sum L_h + α · L_p.")
-    decay: Fraction = Field(default=0.9997, description="Of the two loss averages.")
 
 
 class DeviceConfig(StrictModel):
@@ -255,6 +164,15 @@ class RunConfig(StrictModel):
         validate_default=True,
         description="What the student is taught of the teacher's predictions; the paper's is core/fixed at 0.5.",
     )
+    pretraining: PretrainingConfig | None = Field(
+        default=None,
+        description="Contrastive pre-training of the backbone, from its init; all models that would start from the "
+        "init then start from its result. null: none.",
+    )
+    joint: dict[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$")], JointConfig] = Field(
+        default={},
+        description="Further tasks that every model learns through the same backbone, each under a name of your own.",
+    )
     teacher: TrainingConfig = TrainingConfig()
     student: StudentConfig = StudentConfig()
     labelling: LabellingConfig = LabellingConfig()
@@ -285,14 +203,16 @@ class RunConfig(StrictModel):
         }
         return {**data, **unnamed}
 
-    @field_validator("canvas")
-    @classmethod
-    def _multiple_of_32(cls, canvas: tuple[int, int]) -> tuple[int, int]:
-        # Feature maps of stride 32 are doubled up to stride 4: every level must divide evenly.
-        if any(side % 32 for side in canvas):
-            nearest = [max(32, round(side / 32) * 32) for side in canvas]
-            raise ValueError(f"height and width must be multiples of 32; the nearest is {nearest}")
-        return canvas
+    _multiple_of_32 = field_validator("canvas")(multiple_of_32)
+
+    @model_validator(mode="after")
+    def _check_pretraining(self) -> Self:
+        if self.pretraining is not None:
+            try:
+                sets.parse(self.pretraining.images, self.data.sources)
+            except ConfigError as error:
+                raise ConfigError(f"pretraining.images: {error}") from error
+        return self
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -14,11 +14,11 @@ from selftrain_core.errors import ConfigError, DataError
 from selftrain_core.interfaces import Accelerator
 from selftrain_core.recorder import Recorder
 from selftrain_core.samples import StepDataset
-from selftrain_core.training import TrainingModule
+from selftrain_core.stepping import StepModule
 
 
 def fit(
-    module: TrainingModule,
+    module: StepModule,
     dataset: StepDataset,
     recorder: Recorder,
     accelerator: Accelerator,
@@ -42,7 +42,7 @@ def fit(
         StageFailedError: The loss stayed non-finite.
     """
     parts = devices * dataset.micro_batches
-    largest = max(stream.images_per_step for stream in dataset.streams)
+    largest = min(max(stream.images_per_step for stream in group.streams) for group in dataset.groups)
     if largest < parts:
         raise ConfigError(
             f"a step of {largest} images cannot be shared by {devices} devices × {dataset.micro_batches} "

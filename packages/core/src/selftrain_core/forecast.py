@@ -18,7 +18,7 @@ from selftrain_core.goals import EVERYTHING, Goal
 from selftrain_core.index import Index
 from selftrain_core.rounds import rounds
 from selftrain_core.run_folder import RunFolder, Stage
-from selftrain_core.workshop import Workshop, scan
+from selftrain_core.workshop import INDEX, NEW, Workshop, scan
 
 SKIP, GO_ON, DO, MAKE_AGAIN, REFUSE, REMOVE = "skip", "go on", "do", "make again", "refuse", "remove"
 
@@ -38,9 +38,8 @@ def forecast(config: RunConfig, folder: Path, goal: Goal = EVERYTHING, *, start_
     run.refuse_foreign_files()
     _check_writable(folder)
     with TemporaryDirectory(prefix="selftrain-") as elsewhere:
-        path = Path(elsewhere) / "index.arrow"
-        work = Workshop(config, scan(config, path))
-        images = Index(path).counts()
+        work = Workshop(config, scan(config, Path(elsewhere)))
+        images = Index(Path(elsewhere) / f"{INDEX}{NEW}").counts()
     rounds(work, config)
     stages = goal.choose(work.stages, run)
     outlook = [_outlook(run, stage, images, start_over=start_over) for stage in stages]

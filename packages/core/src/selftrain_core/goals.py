@@ -15,12 +15,12 @@ class Goal:
     """What is to be there in the end.
 
     Attributes:
-        kind: ``run`` is everything; ``teach``, ``label`` and ``learn`` end with their own stage; ``evaluate`` scores
-            the models that are finished and trains none.
+        kind: ``run`` is everything; ``pretrain``, ``teach``, ``label`` and ``learn`` end with their own stage;
+            ``evaluate`` scores the models that are finished and trains none.
         round: Whose labels or student: 1 is the first round.
     """
 
-    kind: Literal["run", "teach", "label", "learn", "evaluate"] = "run"
+    kind: Literal["run", "pretrain", "teach", "label", "learn", "evaluate"] = "run"
     round: int = 1
 
     @property
@@ -44,6 +44,11 @@ class Goal:
         if self.kind == "evaluate":
             return _evaluations(stages, run)
         last = [stage for stage in stages if stage.kind == self.kind]
+        if self.kind == "pretrain" and not last:
+            raise ConfigError(
+                "the configuration has no pre-training\n  give it the images to learn from, one or several of "
+                "data.sources, for example: --set pretraining.images='train + pool'"
+            )
         if self.round > len(last):
             raise ConfigError(
                 f"there is no round {self.round}: the configuration has rounds: {len(last)}\n"

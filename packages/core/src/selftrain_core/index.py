@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from selftrain_core import sets
-from selftrain_core.config import DataConfig
+from selftrain_core.config import DataConfig, JointConfig
 from selftrain_core.config_model import DataSourceChoice
 from selftrain_core.data_source import DataSource, Entry
 from selftrain_core.errors import DataError
@@ -51,16 +52,39 @@ def build_source(choice: DataSourceChoice, classes: tuple[str, ...]) -> DataSour
     return source
 
 
-def build_sources(data: DataConfig, classes: tuple[str, ...]) -> dict[str, DataSource]:
+def build_sources(data: DataConfig | JointConfig, classes: tuple[str, ...]) -> dict[str, DataSource]:
     """Return the data sources of a configuration by name."""
     return {name: build_source(choice, classes) for name, choice in data.sources.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which images play a part.
+
+    Attributes:
+        images: An expression over the sources.
+        setting: Where it stands in the configuration.
+    """
+
+    images: str
+    setting: str
+
+
 def write_index(path: Path, data: DataConfig, sources: Mapping[str, DataSource]) -> None:
-    """Scan the sources and write the index, sorted by role and id, in one atomic step.
+    """Scan the sources and write the index of a run: see `write_parts`."""
+    write_parts(path, {role: Part(getattr(data, role), f"data.{role}") for role in ROLES}, sources)
+
+
+def write_parts(path: Path, parts: Mapping[str, Part], sources: Mapping[str, DataSource]) -> None:
+    """Scan the sources and write an index, sorted by role and id, in one atomic step.
 
     What the sources yield goes to the disk at once and is memory-mapped; meanwhile, under 200 bytes an image are in
     memory.
+
+    Args:
+        path: Where to.
+        parts: Of `ROLES`, all or some.
+        sources: By name.
 
     Raises:
         DataError: A part is empty, an image plays two parts, two files share an id, or an image with human labels is
@@ -69,7 +93,7 @@ def write_index(path: Path, data: DataConfig, sources: Mapping[str, DataSource])
     """
     with _scratch_folder(path) as scratch:
         scanned = Scanned.of(sources, scratch)
-        chosen = _choose(data, scanned)
+        chosen = _choose(parts, scanned)
         with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
             with pa.ipc.new_file(file, _SCHEMA) as writer:
                 for batch in _batches(scanned, chosen):
@@ -84,24 +108,27 @@ def _scratch_folder(path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def _choose(data: DataConfig, scanned: Scanned) -> dict[str, NDArray[np.int64]]:
+def _choose(parts: Mapping[str, Part], scanned: Scanned) -> dict[str, NDArray[np.int64]]:
     """Return the rows of each role, in the order of their ids."""
     taken = np.full(len(scanned.row), -1, np.int64)
     role_of = np.full(len(scanned.row), -1, np.int8)
     chosen: dict[str, NDArray[np.int64]] = {}
     for role_number, role in enumerate(ROLES):
-        expression = getattr(data, role)
-        row_of = _members(expression, scanned)
+        if role not in parts:
+            chosen[role] = np.empty(0, np.int64)
+            continue
+        part = parts[role]
+        row_of = _members(part.images, scanned)
         members = np.flatnonzero(row_of >= 0)
         if not len(members):
-            raise DataError(f"data.{role}: '{expression}' holds no image")
+            raise DataError(f"{part.setting}: '{part.images}' holds no image")
         both = members[taken[members] >= 0]
         # Two files of one name first: to call that one image in two parts would mislead.
         scanned.refuse_two_files(taken[both], row_of[both])
         if len(both):
             first = ROLES[role_of[both[0]]]
             shared = int((role_of[both] == role_of[both[0]]).sum())
-            raise DataError(_overlap(data, scanned.id(both[0]), first, role, shared))
+            raise DataError(_overlap(parts, scanned, scanned.id(both[0]), first, role, shared))
         taken[members], role_of[members] = row_of[members], role_number
         chosen[role] = row_of[members]
     return chosen
@@ -122,17 +149,20 @@ def _members(expression: str, scanned: Scanned) -> NDArray[np.int64]:
     return row_of
 
 
-def _overlap(data: DataConfig, id_: str, first: str, second: str, shared: int) -> str:
+def _overlap(parts: Mapping[str, Part], scanned: Scanned, id_: str, first: str, second: str, shared: int) -> str:
     # What is held out stays: it is taken out of the pool, or out of what is learnt from.
     kept, cut = sorted((first, second), key=("test", "validation", "labelled", "unlabelled").index)
     sources = {
-        role: [name for sign, name in sets.parse(getattr(data, role), data.sources) if sign > 0] for role in ROLES
+        role: [name for sign, name in sets.parse(part.images, scanned.sources) if sign > 0]
+        for role, part in parts.items()
     }
-    remedy = f"Take them out of {cut}"
+    name = parts[cut].setting.removeprefix("data.")
+    remedy = f"Take them out of {name}"
     if not set(sources[cut]) <= set(sources[kept]):
-        remedy += f", for example: {cut}: '{' - '.join([getattr(data, cut), *sources[kept]])}'"
+        remedy += f", for example: {name}: '{' - '.join([parts[cut].images, *sources[kept]])}'"
     count = "1 image is" if shared == 1 else f"{shared:,} images are"
-    return f"'{id_}' is both in data.{first} and in data.{second} ({count}); every image plays one part\n  {remedy}"
+    both = f"in {parts[first].setting} and in {parts[second].setting}"
+    return f"'{id_}' is both {both} ({count}); every image plays one part\n  {remedy}"
 
 
 def _batches(scanned: Scanned, chosen: Mapping[str, NDArray[np.int64]]) -> Iterator[pa.RecordBatch]:

@@ -15,7 +15,8 @@ IGNORE = 255
 """The class index of a pixel that counts neither in a loss nor in a metric."""
 
 PADDING_LABEL, IGNORE_LABEL = -1, -2
-"""Labels of a box that fills up the fixed shape, and of a box that marks a region to ignore."""
+"""Labels of a box that fills up the fixed shape, and of a box that marks a region to ignore or an image whose class is
+not known."""
 
 KEEP, IGNORED, DROP = 1, 0, -1
 """What a policy may decide of one prediction: train on it, take it out of the loss, or act as if it were not there."""
@@ -66,7 +67,20 @@ class BoxLabels:
         return len(self.boxes_N4)
 
 
-Labels: TypeAlias = MaskLabels | BoxLabels
+@dataclass(frozen=True, slots=True)
+class ClassLabels:
+    """The class of an image.
+
+    Attributes:
+        class_1: int64 [1], its index; `IGNORE_LABEL` where it is not known.
+        score_1: float32 [1] in 0..1, or None for a person's label.
+    """
+
+    class_1: NDArray[np.int64]
+    score_1: NDArray[np.float32] | None = None
+
+
+Labels: TypeAlias = MaskLabels | BoxLabels | ClassLabels
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +103,10 @@ class ScoreStatistics:
     Attributes:
         num_images: Images counted.
         images_C: int64, images that hold the class at any score.
-        histogram_CS: int64 over (class, score bin), in the task's unit: pixels or boxes. A person's label has score 1.
+        histogram_CS: int64 over (class, score bin), in the task's unit: pixels, boxes or images. A person's label has
+            score 1.
         exposure: What the histogram is measured against, so that two sets can be compared: for pixels all that were
-            looked at, for boxes the images.
+            looked at, for boxes the images, for classes the images whose class is known.
     """
 
     num_images: int
@@ -128,7 +143,8 @@ class ScoreStatistics:
             labels: Class indices of any shape; values outside 0..num_classes-1 are left out.
             scores: Scores in 0..1 of the same shape; None counts as 1.
             num_classes: Number of classes.
-            exposure: What the counts are measured against; None is the number of known labels, right for pixels.
+            exposure: What the counts are measured against; None is the number of known labels, right for pixels
+                and for classes of images.
         """
         known = (labels >= 0) & (labels < num_classes)
         classes = labels[known].astype(np.int64)

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from selftrain_core.config import OptimizerConfig
+from selftrain_core.errors import ConfigError
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimiser; weight decay acts on matrices and kernels alone, not on biases and normalisation."""
+    """Return the optimiser; weight decay acts on matrices and kernels alone, not on biases and normalisation.
+
+    Nor does LARS (You et al. 2017) adapt the rate of those (as SimCLR has it).
+
+    Raises:
+        ConfigError: It is LARS, and timm, which has it, is not installed.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    if config.name == "lars":
+        groups[0]["always_adapt"] = True  # timm's takes a group without weight decay for one not to adapt
+        return _lars()(groups, lr=config.lr, momentum=config.momentum)
     return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def _lars() -> Callable[..., torch.optim.Optimizer]:
+    try:
+        from timm.optim.lars import Lars
+    except ImportError as error:
+        raise ConfigError(
+            "optimizer.name: lars comes with timm, which is not installed\n"
+            "  to install it: pip install 'selftrain-core[timm]'; or take sgd or adamw"
+        ) from error
+    kind: Callable[..., torch.optim.Optimizer] = Lars
+    return kind
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:

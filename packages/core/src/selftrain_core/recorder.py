@@ -19,7 +19,7 @@ from selftrain_core.errors import RunError
 from selftrain_core.event_files import EventFiles, write_csv
 from selftrain_core.files import append_line, write_json, write_text
 from selftrain_core.progress import Reporter
-from selftrain_core.training import TrainingModule
+from selftrain_core.stepping import StepModule
 from selftrain_core.weights import save_model, save_state
 
 Scores = dict[str, float]
@@ -40,14 +40,27 @@ class History:
     best_step: int = 0
 
 
+@dataclass(frozen=True)
+class Validation:
+    """How a model in training is looked at.
+
+    Attributes:
+        metric_name: The headline score.
+        scores: Returns the scores of a model on the validation images, the same on every rank.
+        every_images: Images seen between two looks; one more comes at the end.
+    """
+
+    metric_name: str
+    scores: Callable[[nn.Module], Scores]
+    every_images: int
+
+
 class Recorder(pl.Callback):
     """Logs, validates, keeps the best weights and the newest state.
 
     Args:
         folder: The stage's folder.
-        metric_name: The headline score.
-        validate: Returns the scores of a model on the validation images, the same on every rank.
-        validate_every: Images seen between two validations; one more comes at the end.
+        validation: How the model is validated; None where nothing is measured but the loss, and the last weights count.
         description: Written beside the weights.
         reporter: Tells people.
         checkpoint_seconds: How often the state is saved.
@@ -58,9 +71,7 @@ class Recorder(pl.Callback):
     def __init__(
         self,
         folder: Path,
-        metric_name: str,
-        validate: Callable[[nn.Module], Scores],
-        validate_every: int,
+        validation: Validation | None,
         description: Mapping[str, Any],
         reporter: Reporter,
         *,
@@ -68,8 +79,8 @@ class Recorder(pl.Callback):
         event_folder: Path | None = None,
         log_every: int = 10,
     ) -> None:
-        self.folder, self.metric_name, self.validate = folder, metric_name, validate
-        self.validate_every, self.description, self.reporter = validate_every, description, reporter
+        self.folder, self.validation = folder, validation
+        self.description, self.reporter = description, reporter
         self.checkpoint_seconds, self.log_every = checkpoint_seconds, log_every
         self.history = History()
         self._event_folder = event_folder if rank() == 0 else None
@@ -88,13 +99,13 @@ class Recorder(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the newest state."""
-        assert isinstance(pl_module, TrainingModule)
+        assert isinstance(pl_module, StepModule)
         if pl_module.average is not None:
             pl_module.average.to(pl_module.device)
         self.resume(pl_module)
         self._saved_at = self._resumed_at = time.monotonic()
 
-    def resume(self, module: TrainingModule, *, finished: bool = False) -> None:
+    def resume(self, module: StepModule, *, finished: bool = False) -> None:
         """Take up the newest state, if there is one, and drop the log of the steps after it."""
         if self.checkpoint_path.is_file():
             state = self._load()
@@ -110,49 +121,40 @@ class Recorder(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log, validate and save when it is time to."""
-        assert isinstance(pl_module, TrainingModule)
+        assert isinstance(pl_module, StepModule)
         recipe = pl_module.recipe
         steps, seen = pl_module.next_step, pl_module.next_step * recipe.images_per_step
         is_last = steps == recipe.steps
         if steps % self.log_every == 0 or is_last or steps == 1:
             self._log(pl_module, steps, seen)
-        if seen // self.validate_every > (seen - recipe.images_per_step) // self.validate_every or is_last:
+        every = None if self.validation is None else self.validation.every_images
+        if every and (seen // every > (seen - recipe.images_per_step) // every or is_last):
             self._validate(pl_module, steps, seen)
             self._save_if_time(pl_module, force=True)
+        elif is_last:
+            self._write_csv()
         self._save_if_time(pl_module, force=is_last)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the event files."""
         self._close_events()
 
-    def _log(self, module: TrainingModule, steps: int, seen: int) -> None:
-        report = module.report
-        assert report is not None
-        (human, pseudo), (mean_human, mean_pseudo) = report.half_2.tolist(), report.averages_2.tolist()
-        values = {
-            "loss": float(report.loss),
-            "human_loss": human,
-            "pseudo_loss": pseudo,
-            "ratio": float(report.ratio),
-            "human_average": mean_human,
-            "pseudo_average": mean_pseudo,
-            "gradient_norm": float(report.gradient_norm),
-            "learning_rate": report.learning_rate,
-            "skipped_steps": module.skipped_steps,
-        }
+    def _log(self, module: StepModule, steps: int, seen: int) -> None:
+        values = {**module.log_values(), "skipped_steps": module.skipped_steps}
         self._write({"step": steps, "images_seen": seen, "train": values})
         total = module.recipe.steps * module.recipe.images_per_step
         shown = {"loss": values["loss"], **({"skipped": values["skipped_steps"]} if module.skipped_steps else {})}
         self.reporter.tell("progress", done=seen, total=total, values=shown)
 
-    def _validate(self, module: TrainingModule, steps: int, seen: int) -> None:
+    def _validate(self, module: StepModule, steps: int, seen: int) -> None:
+        assert self.validation is not None
         share_buffers(module.result)
-        scores = self.validate(module.result)
-        score = scores[self.metric_name]
+        scores = self.validation.scores(module.result)
+        name = self.validation.metric_name
+        score = scores[name]
         self._write({"step": steps, "images_seen": seen, "validation": scores})
-        if rank() == 0:
-            write_csv(self.folder / "metrics.csv", read_metrics(self.folder))
-        self.reporter.tell("score", done=seen, values={self.metric_name: score})
+        self._write_csv()
+        self.reporter.tell("score", done=seen, values={name: score})
         # A later validation must be better by more than nothing: the earlier of two equal scores is kept.
         if self.history.best_score is None or score > self.history.best_score:
             self.history.best_score, self.history.best_step = score, steps
@@ -161,7 +163,7 @@ class Recorder(pl.Callback):
                     self.folder, "selected", module.result, {**self.description, "step": steps, "images_seen": seen}
                 )
 
-    def _save_if_time(self, module: TrainingModule, *, force: bool) -> None:
+    def _save_if_time(self, module: StepModule, *, force: bool) -> None:
         now = time.monotonic()
         if not force and now - self._saved_at < self.checkpoint_seconds:
             return
@@ -194,6 +196,10 @@ class Recorder(pl.Callback):
             append_line(self.folder / "metrics.jsonl", json.dumps(line))
             if self._events is not None:
                 self._events.add(line)
+
+    def _write_csv(self) -> None:
+        if rank() == 0:
+            write_csv(self.folder / "metrics.csv", read_metrics(self.folder))
 
     def _close_events(self) -> None:
         if self._events is not None:

@@ -11,6 +11,7 @@ from selftrain_core.config import RunConfig
 from selftrain_core.errors import RunError
 from selftrain_core.files import write_json, write_text
 from selftrain_core.run_folder import RunFolder, Stage
+from selftrain_core.workshop import PRETRAINING
 
 SCHEMA = 1
 CONVERGED_WITHIN = 0.5
@@ -55,6 +56,7 @@ def write_summary(run: RunFolder, config: RunConfig, names: list[str]) -> dict[s
         "teacher_converged": rise <= CONVERGED_WITHIN,
         "teacher_late_rise": rise,
         "labelling": {**_labelling(run, names), "views": len(config.labelling.views)},
+        "pretraining": _pretraining(run, config),
     }
     write_json(run.path / "summary.json", summary)
     write_text(run.path / "summary.md", to_markdown(summary))
@@ -89,6 +91,7 @@ def notes(summary: dict[str, Any]) -> list[str]:
             f"Teacher not converged: its validation score still rose by {rise:.2f} in the last third of its training. "
             + ("This gain is no evidence; train the teacher longer." if "student" in names else "Train it longer.")
         )
+    result += _notes_on_other_images(summary)
     labelling = summary["labelling"]
     if labelling["nothing_kept"]:
         result.append(_note_on_what_was_not_taught(labelling["nothing_kept"], summary["classes"]))
@@ -101,6 +104,25 @@ def notes(summary: dict[str, Any]) -> list[str]:
         )
     if set(labelling["states"]) - {"labelled", "empty"}:
         result.append("Images that were not used, with the reason for each: round-1/pseudo-labels/manifest.json.")
+    return result
+
+
+def _notes_on_other_images(summary: dict[str, Any]) -> list[str]:
+    """Return what was looked at beside the images of the table."""
+    result = []
+    if pretraining := summary["pretraining"]:
+        result.append(
+            f"Pre-training: the backbone looked at {pretraining['images_seen']:,} images without labels, in two views "
+            f"each, in {pretraining['seconds']:.0f} s, beside the images above; all models start from that."
+        )
+    joint = {
+        model_name(model): sum(model["joint_images_seen"].values())
+        for model in summary["models"]
+        if model["checkpoint"] == "last" and model["joint_images_seen"]
+    }
+    if joint:
+        counted = ", ".join(f"{name} {count:,}" for name, count in joint.items())
+        result.append(f"Joint training: images of other tasks, beside those above: {counted}.")
     return result
 
 
@@ -225,6 +247,7 @@ def _model(run: RunFolder, name: str, checkpoint: str, metric: str) -> dict[str,
         "val": scores["validation"][metric],
         "test": scores["test"][metric],
         "images_seen": scores["images_seen"],
+        "joint_images_seen": trained.get("joint_images_seen", {}),
         "seconds": trained["training_seconds"],
         "scores": scores["test"],
     }
@@ -236,6 +259,13 @@ def _add_gains(models: list[dict[str, Any]]) -> None:
             continue
         rivals = [m for m in models if m["name"] != "student" and m["checkpoint"] == student["checkpoint"]]
         student["gain"] = student["test"] - max(rivals, key=lambda model: model["val"])["test"]
+
+
+def _pretraining(run: RunFolder, config: RunConfig) -> dict[str, Any] | None:
+    if config.pretraining is None:
+        return None
+    result = run.result(PRETRAINING)
+    return {"images_seen": result["images_seen"], "seconds": result["training_seconds"]}
 
 
 def _labelling(run: RunFolder, names: list[str]) -> dict[str, Any]:

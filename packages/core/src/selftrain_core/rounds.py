@@ -22,11 +22,14 @@ from selftrain_core.launch import launch
 from selftrain_core.progress import Event, Observer, quiet
 from selftrain_core.report import stage_report, write_summary
 from selftrain_core.run_folder import RunFolder, Stage
-from selftrain_core.workshop import Workshop, scan
+from selftrain_core.workshop import Workshop, scan, take_over
 
 
 def rounds(work: Workshop, config: RunConfig) -> None:
     """Put down everything that a run is made of: the teacher, the student of each round, and what they are held to."""
+    if config.pretraining is not None:
+        # The paper's other question: what pre-training without labels is worth (§4, SimCLR).
+        work.pretrain()
     # A teacher is trained on the human labels (§3.2).
     teacher = work.teach()
     work.evaluate(teacher)
@@ -79,7 +82,7 @@ def self_train(
     """
     require_tensorboard(config)
     with RunFolder(folder) as run:
-        work = Workshop(config, scan(config, run.path / "index.arrow.new"))
+        work = Workshop(config, scan(config, run.path))
         rounds(work, config)
         stages = goal.choose(work.stages, run)
         # A changed stage is refused before any is touched, also one that is not asked for: the folder has one
@@ -95,7 +98,7 @@ def self_train(
 
 def _take_over(run: RunFolder, config: RunConfig) -> None:
     """Make the folder this configuration's: from here on stages are done."""
-    (run.path / "index.arrow.new").replace(run.path / "index.arrow")
+    take_over(config, run.path)
     write_text(run.path / "config.yaml", dump_config(config))
 
 

@@ -37,7 +37,7 @@ class Stage:
     """One piece of work in a run.
 
     Attributes:
-        kind: What is done: ``teach``, ``label``, ``learn``, ``baseline``, ``evaluate`` or ``draw``.
+        kind: What is done: ``pretrain``, ``teach``, ``label``, ``learn``, ``baseline``, ``evaluate`` or ``draw``.
         name: Its folder in the run, such as ``round-1/student``.
         identity: Everything its result depends on, as JSON values; upstream stages by their digest.
         inputs: Names of the stages it reads, by what they are to it.
@@ -60,6 +60,8 @@ class Stage:
         first, _, rest = key.partition(".")
         if self.kind == "baseline" and key in _COMPUTED:
             return _COMPUTED[key]
+        if self.kind == "pretrain" and first == "images":
+            return f"pretraining.images, {_DATA.get(rest, rest)}"
         if first == "training":
             return f"{'teacher' if self.kind == 'teach' else 'student'}.{rest}"
         if first in ("labelled", "unlabelled", "validation", "test"):

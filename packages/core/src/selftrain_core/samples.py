@@ -113,6 +113,30 @@ class Stream:
         return torch.tensor([name_key(id_) for id_ in index.ids(self.rows)], dtype=torch.int64)
 
 
+class Reads(Protocol):
+    """What a stream's images are made into samples with: a task, or nothing where they have no labels."""
+
+    def to_targets(self, labels: Any, decisions: Decisions | None, geometry: Geometry) -> Targets:
+        """Return the targets of one image."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Streams whose images go through a model together.
+
+    Attributes:
+        index: Their images.
+        streams: Concatenated in this order into one forward pass.
+        task: Builds the targets.
+        canvas: (height, width).
+    """
+
+    index: Index
+    streams: tuple[Stream, ...]
+    task: Reads
+    canvas: tuple[int, int]
+
+
 class StepDataset(Dataset[list[Batch] | SelftrainError]):
     """``dataset[t]`` is this rank's micro-batches of step t. An error is returned, not raised: see `raised`.
 
@@ -126,6 +150,7 @@ class StepDataset(Dataset[list[Batch] | SelftrainError]):
         ranks: Number of ranks.
         micro_batches: Parts into which each rank cuts its share.
         steps: Number of steps.
+        joint: Streams with forward passes of their own; their micro-batches come behind the others, group by group.
     """
 
     def __init__(
@@ -133,22 +158,25 @@ class StepDataset(Dataset[list[Batch] | SelftrainError]):
         index: Index,
         streams: Sequence[Stream],
         plan: Plan,
-        task: Task[Any, Any],
+        task: Reads,
         canvas: tuple[int, int],
         steps: int,
         *,
         rank: int = 0,
         ranks: int = 1,
         micro_batches: int = 1,
+        joint: Sequence[Group] = (),
     ) -> None:
-        self.index, self.streams, self.plan, self.task, self.canvas = index, tuple(streams), plan, task, canvas
+        self.streams, self.plan = tuple(streams), plan
+        self.groups = (Group(index, self.streams, task, canvas), *joint)
         self.rank, self.ranks, self.micro_batches, self.steps = rank, ranks, micro_batches, steps
 
     def fingerprint(self) -> str:
         """Return a digest of which images the streams hold; ranks whose fingerprints differ must not train together."""
         hashed = hashlib.sha256()
-        for stream in self.streams:
-            hashed.update(f"{stream.name} {stream.images_per_step} {list(self.index.ids(stream.rows))}".encode())
+        for group in self.groups:
+            for stream in group.streams:
+                hashed.update(f"{stream.name} {stream.images_per_step} {list(group.index.ids(stream.rows))}".encode())
         return hashed.hexdigest()
 
     def __len__(self) -> int:
@@ -159,34 +187,37 @@ class StepDataset(Dataset[list[Batch] | SelftrainError]):
         """Return the micro-batches of a step, or the error that stopped one of its images."""
         parts = self.ranks * self.micro_batches
         try:
-            return [self._part(step, self.rank * self.micro_batches + m, parts) for m in range(self.micro_batches)]
+            first = self.rank * self.micro_batches
+            numbers = range(first, first + self.micro_batches)
+            return [self._part(group, step, number, parts) for group in self.groups for number in numbers]
         except SelftrainError as error:
             return error
 
-    def _part(self, step: int, part: int, parts: int) -> Batch:
+    def _part(self, group: Group, step: int, part: int, parts: int) -> Batch:
         share = self.plan.share(step, part, parts)
         return collate(
             [
-                self._sample(int(stream.rows[visit.position]), visit.number, stream.labeller)
-                for stream in self.streams
+                _sample(group, int(stream.rows[visit.position]), visit.number, stream.labeller)
+                for stream in group.streams
                 for visit in share[stream.name]
             ]
         )
 
-    def _sample(self, row: int, visit: int, labeller: Labeller) -> Batch:
-        entry = self.index.entry(row)[1]
-        labels, decisions = labeller(row)
-        try:
-            return one_image(
-                read_picture(entry.path),
-                self.canvas,
-                entry.id,
-                visit=visit,
-                source=labeller.source,
-                targets=lambda geometry: self.task.to_targets(labels, decisions, geometry),
-            )
-        except SelftrainError as error:
-            raise type(error)(f"{error}\n  (image '{entry.id}'; take it out of its list, or mend it)") from error
+
+def _sample(group: Group, row: int, visit: int, labeller: Labeller) -> Batch:
+    entry = group.index.entry(row)[1]
+    labels, decisions = labeller(row)
+    try:
+        return one_image(
+            read_picture(entry.path),
+            group.canvas,
+            entry.id,
+            visit=visit,
+            source=labeller.source,
+            targets=lambda geometry: group.task.to_targets(labels, decisions, geometry),
+        )
+    except SelftrainError as error:
+        raise type(error)(f"{error}\n  (image '{entry.id}'; take it out of its list, or mend it)") from error
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ def work(folder: Path, observer: Observer | None = None) -> None:
         observer: Told what happens; None tells the process at the other end of the pipe.
     """
     from selftrain_core.run_folder import finish
-    from selftrain_core.stages import STAGES, StageContext
+    from selftrain_core.stage_context import StageContext
+    from selftrain_core.stages import STAGES
 
     started = time.monotonic()
     context = StageContext.read(folder, observer)

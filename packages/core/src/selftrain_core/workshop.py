@@ -9,25 +9,55 @@ from typing import Any
 from selftrain_core import sets
 from selftrain_core.config import RunConfig, TrainingConfig
 from selftrain_core.config_model import identity
-from selftrain_core.index import ROLES, Index, build_sources, write_index
+from selftrain_core.index import ROLES, Index, Part, build_sources, write_index, write_parts
 from selftrain_core.run_folder import Stage
 
-TEACHER, BASELINE = "round-0/teacher", "round-0/baseline"
+PRETRAINING, TEACHER, BASELINE = "pretraining", "round-0/teacher", "round-0/baseline"
+INDEX, PRETRAINING_INDEX, NEW = "index.arrow", "pretraining.arrow", ".new"
 
 
-def scan(config: RunConfig, index: Path) -> dict[str, Any]:
-    """Return what identifies the images of each part, and write the list of them.
+def scan(config: RunConfig, folder: Path) -> dict[str, Any]:
+    """Return what identifies the images of each part, and write the lists of them, each with a new name's ending.
 
     Args:
         config: The run's configuration.
-        index: Where the list is written.
+        folder: Where the lists are written; `take_over` gives them their own names.
 
     Raises:
         DataError: A part is empty, an image plays two parts, or two files share an id.
     """
-    write_index(index, config.data, build_sources(config.data, config.data.class_names()))
-    images = Index(index)
-    return {role: {**images.fingerprint(role), "sources": source_identities(config, role)} for role in ROLES}
+    data = config.data
+    sources = build_sources(data, data.class_names())
+    path = folder / f"{INDEX}{NEW}"
+    write_index(path, data, sources)
+    images = Index(path)
+    found = {role: {**images.fingerprint(role), "sources": source_identities(config, role)} for role in ROLES}
+    if config.pretraining is not None:
+        path = folder / f"{PRETRAINING_INDEX}{NEW}"
+        given = Part(config.pretraining.images, "pretraining.images")
+        held_out = {role: Part(getattr(data, role), f"data.{role}") for role in ("validation", "test")}
+        write_parts(path, {"unlabelled": given, **held_out}, sources)
+        # Their labels are not read: who reads them does not matter.
+        found["pretraining"] = Index(path).fingerprint("unlabelled")
+    for name, joint in config.joint.items():
+        path = folder / f"{joint_index(name)}{NEW}"
+        part = Part(joint.labelled, f"joint.{name}.labelled")
+        write_parts(path, {"labelled": part}, build_sources(joint, joint.class_names()))
+        read_by = [joint.sources[each].identity() for _, each in sets.parse(joint.labelled, joint.sources)]
+        found[f"joint.{name}"] = {**Index(path).fingerprint("labelled"), "sources": read_by}
+    return found
+
+
+def take_over(config: RunConfig, folder: Path) -> None:
+    """Give the lists that `scan` wrote their own names."""
+    names = [INDEX, *([PRETRAINING_INDEX] if config.pretraining else []), *map(joint_index, config.joint)]
+    for name in names:
+        (folder / f"{name}{NEW}").replace(folder / name)
+
+
+def joint_index(name: str) -> str:
+    """Return the file that lists the images of a joint stream."""
+    return f"joint-{name}.arrow"
 
 
 def source_identities(config: RunConfig, role: str) -> list[dict[str, Any]]:
@@ -62,6 +92,31 @@ class Workshop:
             "validation": self.data["validation"],
             "validate_every_images": config.validate_every_images,
         }
+        if config.joint:
+            self.model_identity["joint"] = {
+                name: {**identity(joint), "classes": list(joint.class_names()), "data": self.data[f"joint.{name}"]}
+                for name, joint in config.joint.items()
+            }
+        self.start: dict[str, str] = {}
+        """What is read where a model starts from the init: the pre-training, if there is one."""
+
+    def pretrain(self) -> Stage:
+        """Train the backbone on images without labels; what starts from the init from then on starts from this."""
+        config = self.config
+        assert config.pretraining is not None
+        depends = {
+            "seed": config.seed,
+            "canvas": list(config.canvas),
+            "task": config.task.identity(),  # says which strides the backbone is built for
+            "backbone": config.backbone.identity(),
+            "pretraining": identity(config.pretraining),
+            "images": self.data["pretraining"],
+        }
+        settings = {"steps": config.pretraining.steps, "human": 0, "pseudo": config.pretraining.images_per_step}
+        stage = self._put_down(Stage("pretrain", PRETRAINING, depends, {}, settings))
+        self.model_identity["pretraining"] = stage.digest
+        self.start = {"pretraining": stage.name}
+        return stage
 
     def teach(self) -> Stage:
         """Train the teacher on the human labels alone."""
@@ -87,7 +142,7 @@ class Workshop:
             "teacher": teacher.digest,
             "labels": labels.digest,
         }
-        inputs = {"teacher": teacher.name, "labels": labels.name, "first": TEACHER}
+        inputs = {"teacher": teacher.name, "labels": labels.name, "first": TEACHER, **self.start}
         settings = {"steps": config.student.steps, "human": config.student.human, "pseudo": config.student.pseudo}
         return self._put_down(Stage("learn", f"round-{number}/student", depends, inputs, settings))
 
@@ -119,7 +174,7 @@ class Workshop:
         supervised = {k: v for k, v in identity(training).items() if k in TrainingConfig.model_fields}
         depends = {**self.model_identity, "training": {**supervised, "human": images}}
         settings = {"steps": training.steps, "human": images, "pseudo": 0}
-        return self._put_down(Stage(kind, name, depends, {}, settings))
+        return self._put_down(Stage(kind, name, depends, dict(self.start), settings))
 
     def _put_down(self, stage: Stage) -> Stage:
         self.stages.append(stage)

@@ -138,11 +138,13 @@ class AugmentationContract(ComponentContract):
             assert (kept_N4[:, 2:] > kept_N4[:, :2]).all(), f"boxes without area: {kept_N4}"
 
     def test_identity_of_images_stays(self) -> None:
-        """Ids, visits, sources and original sizes are not the augmentation's to change."""
+        """Ids, visits, sources, original sizes and the class of an image are not the augmentation's to change."""
         batch = self.batch()
         changed = self.changed(batch)
         for name in ("id_B", "visit_B", "source_B", "original_B2"):
             assert_equal(getattr(changed, name), getattr(batch, name), name)
+        for name in ("class_B", "class_weight_B"):
+            assert_equal(getattr(changed.targets, name), getattr(batch.targets, name), name)
 
     def test_inputs_are_not_changed(self) -> None:
         """The batch that was given is as it was."""

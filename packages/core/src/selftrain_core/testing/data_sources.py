@@ -13,7 +13,7 @@ import numpy as np
 from selftrain_core.data_source import DataSource, Entry
 from selftrain_core.errors import DataError
 from selftrain_core.images import read_image
-from selftrain_core.labels import IGNORE, IGNORE_LABEL, BoxLabels, MaskLabels
+from selftrain_core.labels import IGNORE, IGNORE_LABEL, BoxLabels, ClassLabels, MaskLabels
 from selftrain_core.testing.component import ComponentContract, raises
 
 
@@ -138,6 +138,9 @@ class DataSourceContract(ComponentContract):
             known = labels.classes_HW[labels.classes_HW != IGNORE]
             assert (known < len(self.classes)).all(), f"'{id_}': a class is out of range"
             return
+        if isinstance(labels, ClassLabels):
+            self._assert_class(labels, id_)
+            return
         assert isinstance(labels, BoxLabels), f"'{id_}': labels are {type(labels).__name__}"
         self._assert_boxes(labels, id_)
         low, high = labels.boxes_N4.min(initial=0), (labels.boxes_N4 - [width, height] * 2).max(initial=0)
@@ -145,6 +148,15 @@ class DataSourceContract(ComponentContract):
         assert (labels.boxes_N4[:, 2:] > labels.boxes_N4[:, :2]).all(), f"'{id_}': boxes without area"
         classes_N = labels.labels_N[labels.labels_N != IGNORE_LABEL]
         assert ((classes_N >= 0) & (classes_N < len(self.classes))).all(), f"'{id_}': a class is out of range"
+
+    def _assert_class(self, labels: ClassLabels, id_: str) -> None:
+        class_1 = labels.class_1
+        assert class_1.dtype == np.int64 and class_1.shape == (1,), (
+            f"'{id_}': the class is {class_1.dtype} {class_1.shape}, expected int64 (1,)"
+        )
+        assert labels.score_1 is None, f"'{id_}': a person's class has a score"
+        index = int(class_1[0])
+        assert index == IGNORE_LABEL or 0 <= index < len(self.classes), f"'{id_}': a class is out of range"
 
     def _assert_boxes(self, labels: BoxLabels, id_: str) -> None:
         """Check types and shapes; a person's boxes have no scores."""

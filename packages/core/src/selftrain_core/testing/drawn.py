@@ -26,10 +26,11 @@ from selftrain_core.fitting import fit, silence_lightning
 from selftrain_core.interfaces import Augmentation, Task
 from selftrain_core.objective import NormalisedObjective
 from selftrain_core.progress import Reporter
-from selftrain_core.recorder import Recorder
+from selftrain_core.recorder import Recorder, Validation
 from selftrain_core.samples import StepDataset
+from selftrain_core.stepping import Recipe
 from selftrain_core.testing.fakes import Brightness
-from selftrain_core.training import Recipe, TrainingModule
+from selftrain_core.training import TrainingModule
 
 Draw = Callable[[int, int, int], Batch]
 """Makes one image of (step, `HUMAN` or `PSEUDO`, number within the half)."""
@@ -58,11 +59,16 @@ class Drawn:
     augmentation: Augmentation = field(default_factory=lambda: Brightness(None))
 
 
+@dataclass(frozen=True)
 class _Stream:
-    """Stands for `StepDataset.streams`: `fit` asks for the largest."""
+    images_per_step: int
 
-    def __init__(self, images_per_step: int) -> None:
-        self.images_per_step = images_per_step
+
+@dataclass(frozen=True)
+class _Group:
+    """Stands for one of `StepDataset.groups`: `fit` asks for the largest stream."""
+
+    streams: tuple[_Stream, ...]
 
 
 class DrawnSteps(StepDataset):
@@ -71,7 +77,7 @@ class DrawnSteps(StepDataset):
     def __init__(self, drawn: Drawn, micro_batches: int) -> None:
         self.drawn, self.micro_batches, self.rank, self.ranks = drawn, micro_batches, 0, 1
         self.steps = drawn.training.steps
-        self.streams = (_Stream(drawn.training.human),)  # type: ignore[assignment]
+        self.groups = (_Group((_Stream(drawn.training.human),)),)  # type: ignore[assignment]
 
     def fingerprint(self) -> str:
         """Return the same for every rank."""
@@ -103,7 +109,7 @@ def train(drawn: Drawn, folder: Path, *, devices: int = 1, micro_batches: int = 
     module = TrainingModule(drawn.model, drawn.task, drawn.augmentation, objective, recipe, folder)
     name = drawn.task.metric_name
     recorder = Recorder(
-        folder, name, lambda _: {name: 0.0}, 5 * per_step, {},
+        folder, Validation(name, lambda _: {name: 0.0}, 5 * per_step), {},
         Reporter(recipe.stage, lambda _: None), checkpoint_seconds=1e9,
     )  # fmt: skip
     fit(module, DrawnSteps(drawn, micro_batches), recorder, CpuAccelerator(), devices=devices)
@@ -114,7 +120,7 @@ def spoilt(drawn: Batch) -> Batch:
     """Return an image whose labels weigh what is no number: no step with it can be taken."""
     weights = {
         name: torch.full_like(weight, torch.nan)
-        for name in ("weight_BHW", "weight_BN")
+        for name in ("weight_BHW", "weight_BN", "class_weight_B")
         if (weight := getattr(drawn.targets, name)) is not None
     }
     return replace(drawn, targets=replace(drawn.targets, **weights))

@@ -28,9 +28,10 @@ from selftrain_core.interfaces import Task
 from selftrain_core.keys import name_key
 from selftrain_core.objective import NormalisedObjective
 from selftrain_core.prediction import evaluating
+from selftrain_core.stepping import Recipe
 from selftrain_core.testing.fakes import Brightness
 from selftrain_core.testing.samples import draws
-from selftrain_core.training import Recipe, TrainingModule
+from selftrain_core.training import TrainingModule
 
 REGENERATE = "SELFTRAIN_REGENERATE"
 """Where this is in the environment, the numbers are written instead of compared."""

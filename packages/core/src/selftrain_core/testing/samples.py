@@ -23,6 +23,7 @@ from selftrain_core.labels import (
     KEEP,
     PADDING_LABEL,
     BoxLabels,
+    ClassLabels,
     Decisions,
     Labels,
     MaskLabels,
@@ -70,6 +71,12 @@ def box_labels(size: tuple[int, int], num_classes: int, seed: int, *, scored: bo
     return BoxLabels(np.stack([left, top, right, bottom], 1).astype(np.float32), labels_N, scores_N)
 
 
+def class_labels(num_classes: int, seed: int, *, scored: bool) -> ClassLabels:
+    """Return a class of an image."""
+    class_1 = (draws((1,), seed, 9) * num_classes).to(torch.int64).numpy()
+    return ClassLabels(class_1, draws((1,), seed, 10).numpy() if scored else None)
+
+
 def score_statistics(num_classes: int, seed: int, *, images: int = 4, scored: bool = True) -> ScoreStatistics:
     """Return the statistics of a few drawn class maps."""
     total = ScoreStatistics.empty(num_classes)
@@ -81,6 +88,8 @@ def score_statistics(num_classes: int, seed: int, *, images: int = 4, scored: bo
 
 def num_scores(labels: Labels) -> tuple[int, ...]:
     """Return the shape of the labels' scores, known or not: what decisions on them have."""
+    if isinstance(labels, ClassLabels):
+        return labels.class_1.shape
     return labels.classes_HW.shape if isinstance(labels, MaskLabels) else labels.labels_N.shape
 
 
@@ -105,7 +114,7 @@ def sample(
 
 
 def object_batch(num_images: int, canvas: tuple[int, int] = (64, 96), *, with_targets: bool = True) -> Batch:
-    """Return a batch in which each image shows one bright rectangle of class 1, as mask and as box alike.
+    """Return a batch in which each image shows one bright rectangle of class 1, as mask, box and class of the image.
 
     Images come in three sizes, so that some leave a part of the canvas empty; original pixels are half as large as
     canvas pixels or smaller. Each image has four boxes: the rectangle, an ignore region, and two of padding.
@@ -133,6 +142,8 @@ def _object(number: int, canvas: tuple[int, int], with_targets: bool) -> Batch:
         boxes_BN4=torch.tensor([box_4.tolist(), [0, 0, 9, 7], [0] * 4, [0] * 4], dtype=torch.float32),
         label_BN=torch.tensor([1, IGNORE_LABEL, PADDING_LABEL, PADDING_LABEL]),
         weight_BN=torch.tensor([0.75, 1.0, 0.0, 0.0]),
+        class_B=torch.tensor(1),
+        class_weight_B=torch.tensor(0.75),
         canvas_B2=torch.tensor(canvas),
     )
     return sample(image_HW3, canvas, f"object-{number}", targets=targets if with_targets else None)

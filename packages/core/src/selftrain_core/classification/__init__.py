@@ -1,0 +1,1 @@
+"""Image classification: the task, its metric, and its data sources."""

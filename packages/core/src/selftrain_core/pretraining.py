@@ -1,0 +1,88 @@
+"""The stage that pre-trains a backbone on images without labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selftrain_core.batch import PSEUDO, Targets
+from selftrain_core.components import build_augmentation
+from selftrain_core.contrastive import ContrastiveModel, ContrastiveModule
+from selftrain_core.errors import ConfigError
+from selftrain_core.fitting import fit, silence_lightning
+from selftrain_core.geometry import Geometry
+from selftrain_core.index import Index
+from selftrain_core.keys import fold, name_key, seed_of
+from selftrain_core.labels import Decisions
+from selftrain_core.plan import Plan, StreamPlan
+from selftrain_core.samples import StepDataset, Stream
+from selftrain_core.stage_context import BACKBONE, StageContext, backbone_of, body_of
+from selftrain_core.stage_training import oversampled
+from selftrain_core.stepping import Recipe
+from selftrain_core.weights import save_model
+from selftrain_core.workshop import PRETRAINING_INDEX
+
+
+@dataclass(frozen=True)
+class _NoLabels:
+    """Nothing is known of an image, and nothing is made of it."""
+
+    source: int = PSEUDO
+
+    def __call__(self, row: int) -> tuple[Any, None]:
+        del row
+        return None, None
+
+    def to_targets(self, labels: Any, decisions: Decisions | None, geometry: Geometry) -> Targets:
+        del labels, decisions, geometry
+        return Targets()
+
+
+def pretrain(context: StageContext) -> dict[str, Any]:
+    """Train the backbone to tell views of one image from those of others, and leave its weights as an init."""
+    config, settings = context.config, context.config.pretraining
+    assert settings is not None
+    if settings.images_per_step % config.device.devices:
+        raise ConfigError(
+            f"pretraining.images_per_step: {settings.images_per_step} images cannot be shared evenly by "
+            f"{config.device.devices} devices"
+        )
+    silence_lightning()
+    name = str(context.request["name"])
+    index, no_labels = Index(context.run / PRETRAINING_INDEX), _NoLabels()
+    stream = Stream("images", index.rows("unlabelled"), settings.images_per_step, no_labels)
+    plan = Plan(config.seed, name, [StreamPlan(stream.name, stream.ids(index), stream.images_per_step)])
+    augmentation = build_augmentation(settings.augmentation)
+    canvas = oversampled(config.canvas, augmentation)
+    dataset = StepDataset(index, [stream], plan, no_labels, canvas, settings.steps)
+    backbone = body_of(backbone_of(context.new_model(with_init=True)))
+    torch.manual_seed(seed_of(fold(config.seed, name_key(name))))
+    model = ContrastiveModel(backbone, settings)
+    _leave_out_what_is_idle(model, torch.zeros(2, 3, *config.canvas))
+    recipe = Recipe(name, config.seed, settings.steps, settings.images_per_step, settings)
+    module = ContrastiveModule(model, augmentation, recipe, context.folder, precision=config.device.precision)
+    recorder = context.recorder(None)
+    fit(module, dataset, recorder, context.accelerator, devices=config.device.devices, workers=config.device.workers)
+    seen = settings.steps * settings.images_per_step
+    if context.is_main_rank:
+        facts = {**context.description(), "step": settings.steps, "images_seen": seen}
+        save_model(context.folder, BACKBONE, backbone, facts)
+    return {
+        "steps": settings.steps,
+        "images_seen": seen,
+        "training_seconds": recorder.history.seconds,
+        "skipped_steps": module.skipped_steps,
+        "streams": {stream.name: len(stream.rows)},
+    }
+
+
+def _leave_out_what_is_idle(model: ContrastiveModel, images: Tensor) -> None:
+    """Take from training what the coarsest map does not depend on: several ranks would wait for its gradient."""
+    model.eval()(images).sum().backward()
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
+    model.train()

@@ -1,0 +1,26 @@
+"""Two ranks' contrastive loss and gradient on given images: ``FILE_OF_IMAGES FOLDER``. Run by `test_contrastive.py`."""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
+
+from selftrain_core.contrastive import nt_xent
+
+RANKS = 2
+
+
+def main(rank: int, images: str, folder: str) -> None:
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=RANKS)
+    first, second, weight = (tensor.double() for tensor in torch.load(images, weights_only=True))
+    weight.requires_grad_()
+    loss, won = nt_xent(first[rank::RANKS] @ weight, second[rank::RANKS] @ weight, 0.2)
+    loss.backward()
+    torch.save({"loss": loss.detach(), "won": won, "gradient": weight.grad}, Path(folder) / f"rank-{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    spawn(main, sys.argv[1:], nprocs=RANKS)
