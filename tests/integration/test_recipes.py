@@ -17,7 +17,6 @@ from selftrain_core.components import build_model, build_task
 from selftrain_core.config import parse_config
 from selftrain_core.config_model import BackboneChoice, TaskChoice
 from selftrain_core.goals import Goal
-from selftrain_core.precision import forward
 from selftrain_core.rounds import self_train
 from selftrain_core.testing.samples import draws, write_images
 
@@ -75,21 +74,20 @@ ARCHITECTURES = {model: cell for (model, is_joint), cell in CELLS.items() if not
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("model", ARCHITECTURES)
-def test_every_parameter_learns_in_bf16(model: str) -> None:
+def test_every_parameter_learns(model: str) -> None:
     """What is asked of the outputs is drawn, so that no anchor and no pixel is left out; two steps, for zeros at first.
 
-    On a canvas on which no map is a single pixel: a bias is nothing to the batch norm behind it there.
+    On a canvas on which no map is a single pixel: there, a bias is nothing to the batch norm behind it.
     """
     raw = recipe_config(ARCHITECTURES[model])
     torch.manual_seed(0)
     task = build_task(TaskChoice.model_validate(raw["task"]), ["a", "b", "c"])
     built, _ = build_model(task, BackboneChoice.model_validate(random(raw["backbone"])))
     optimizer = torch.optim.SGD(built.train().parameters(), 1e-3)
-    side = 256 if "retinanet" in model else 128
     has_moved: dict[str, bool] = {}
     for step in range(2):
         optimizer.zero_grad()
-        outputs = forward(built, draws((2, 3, side, side), step), "bf16")
+        outputs = built(draws((2, 3, 128, 256), step))
         tensors = [outputs] if isinstance(outputs, torch.Tensor) else [outputs.logits_BAC, outputs.deltas_BA4]
         asked = [(tensor * (draws(tuple(tensor.shape), step, 1) - 0.5)).sum() for tensor in tensors]
         torch.stack(asked).sum().backward()
