@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from selftrain.demo_data import write_scenes
 from selftrain.scenes import CLASSES, SceneSettings
+from selftrain_core.comparison import compare
 from selftrain_core.config import RunConfig, parse_config
 from selftrain_core.errors import ConfigError, DataError, RunError
 from selftrain_core.goals import Goal
@@ -172,3 +173,9 @@ def test_mistakes_name_the_stream(data: Path, tmp_path: Path) -> None:
         settings(data, joint={"digits": {**joint, "labelled": "others"}})
     with pytest.raises(ConfigError, match="joint"):
         settings(data, joint={"Digits!": joint})
+
+
+def test_two_configurations_are_compared(data: Path) -> None:
+    joint = settings(data).joint["digits"].model_dump(mode="json")
+    found = compare(settings(data), settings(data, joint={"digits": {**joint, "weight": 0.5}}))
+    assert "round-0/teacher" in found["made_again"]

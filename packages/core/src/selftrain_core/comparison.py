@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from selftrain_core import sets
 from selftrain_core.config import RunConfig
-from selftrain_core.config_model import identity
+from selftrain_core.config_model import DataSourceChoice, identity
 from selftrain_core.digest import changes, flatten
 from selftrain_core.index import ROLES
 from selftrain_core.rounds import rounds
@@ -51,7 +52,13 @@ def _effect(key: str, first: RunConfig, second: RunConfig) -> str:
 
 def _digests(config: RunConfig, *, with_paths: bool) -> dict[str, str]:
     """Return the digest of each stage, as if the data were what the settings say of it."""
-    work = Workshop(config, {role: _said_of(config, role, with_paths=with_paths) for role in ROLES})
+    data: dict[str, Any] = {role: _said_of(config, role, with_paths=with_paths) for role in ROLES}
+    if config.pretraining is not None:
+        data["pretraining"] = _terms(config.pretraining.images, config.data.sources) if with_paths else []
+    for name, joint in config.joint.items():
+        read_by = [joint.sources[each].identity() for _, each in sets.parse(joint.labelled, joint.sources)]
+        data[f"joint.{name}"] = _terms(joint.labelled, joint.sources) if with_paths else read_by
+    work = Workshop(config, data)
     rounds(work, config)
     return {stage.name: stage.digest for stage in work.stages}
 
@@ -59,8 +66,11 @@ def _digests(config: RunConfig, *, with_paths: bool) -> dict[str, str]:
 def _said_of(config: RunConfig, role: str, *, with_paths: bool) -> list[Any]:
     if not with_paths:
         return source_identities(config, role)
-    terms = sets.parse(getattr(config.data, role), config.data.sources)
-    return [(sign, config.data.sources[name].model_dump(mode="json")) for sign, name in terms]
+    return _terms(getattr(config.data, role), config.data.sources)
+
+
+def _terms(expression: str, sources: Mapping[str, DataSourceChoice]) -> list[Any]:
+    return [(sign, sources[name].model_dump(mode="json")) for sign, name in sets.parse(expression, sources)]
 
 
 def _changed(before: dict[str, str], after: dict[str, str]) -> list[str]:

@@ -54,6 +54,11 @@ def pretrain(context: StageContext) -> dict[str, Any]:
     name = str(context.request["name"])
     index, no_labels = Index(context.run / PRETRAINING_INDEX), _NoLabels()
     stream = Stream("images", index.rows("unlabelled"), settings.images_per_step, no_labels)
+    if len(stream.rows) < settings.images_per_step:
+        raise ConfigError(
+            f"pretraining.images_per_step: {settings.images_per_step} images in a step, but pretraining.images holds "
+            f"{len(stream.rows)}: an image would be told from itself\n  lower images_per_step to at most that"
+        )
     plan = Plan(config.seed, name, [StreamPlan(stream.name, stream.ids(index), stream.images_per_step)])
     augmentation = build_augmentation(settings.augmentation)
     canvas = oversampled(config.canvas, augmentation)

@@ -1,0 +1,77 @@
+"""Contrastive pre-training as a stage: models start from it, an interrupted one goes on with the same bits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from selftrain_core.comparison import compare
+from selftrain_core.config import RunConfig
+from selftrain_core.errors import ConfigError, DataError
+from selftrain_core.goals import Goal
+from selftrain_core.rounds import self_train
+
+MakeConfig = Callable[..., RunConfig]
+SETTINGS: dict[str, Any] = {"images": "pool + labelled", "steps": 4, "images_per_step": 6, "projection_channels": 8}
+WEIGHTS = "pretraining/backbone.safetensors"
+STILL: dict[str, Any] = {"steps": 1, "optimizer": {"lr": 1e-12}, "ema_decay": None}
+
+
+class InterruptedHereError(Exception):
+    """Stands for whatever ends a process in the middle."""
+
+
+def test_models_start_from_it_and_it_is_an_init(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(pretraining=SETTINGS, teacher=STILL)
+    self_train(config, tmp_path / "run", goal=Goal("teach"), in_process=True)
+    learnt = load_file(tmp_path / "run" / WEIGHTS)
+    checkpoint = {"name": "simclr", "checkpoint": str(tmp_path / "run" / WEIGHTS)}
+    elsewhere = make_config(teacher=STILL, backbone={"init": checkpoint})
+    self_train(elsewhere, tmp_path / "elsewhere", goal=Goal("teach"), in_process=True)
+    plain = make_config(teacher=STILL)
+    self_train(plain, tmp_path / "plain", goal=Goal("teach"), in_process=True)
+    for run, same in (("run", True), ("elsewhere", True), ("plain", False)):
+        teacher = load_file(tmp_path / run / "round-0/teacher/model.safetensors")
+        kernels = [name for name, tensor in learnt.items() if tensor.ndim == 4]
+        differs = [not torch.allclose(learnt[name], teacher[f"backbone.{name}"], atol=1e-6) for name in kernels]
+        assert any(differs) != same, run
+    lines = (tmp_path / "run/pretraining/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["images_seen"] for line in lines] == [6, 24]
+
+
+def test_an_interrupted_one_goes_on_with_the_same_bits(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(pretraining=SETTINGS, device={"checkpoint_seconds": 0})
+    self_train(config, tmp_path / "whole", goal=Goal("pretrain"), in_process=True)
+
+    def interrupt(event: Any) -> None:
+        if event.kind == "progress" and event.done:
+            raise InterruptedHereError
+
+    with pytest.raises(InterruptedHereError):
+        self_train(config, tmp_path / "cut", interrupt, goal=Goal("pretrain"), in_process=True)
+    self_train(config, tmp_path / "cut", goal=Goal("pretrain"), in_process=True)
+    assert (tmp_path / "cut" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+
+
+def test_mistakes_are_told(make_config: MakeConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(DataError, match=r"in pretraining\.images and in data\.test"):
+        self_train(make_config(pretraining={**SETTINGS, "images": "pool + test"}), run, in_process=True)
+    with pytest.raises(ConfigError, match=r"17 images in a step, but pretraining\.images holds 16"):
+        self_train(make_config(pretraining={**SETTINGS, "images_per_step": 17}), run, in_process=True)
+    with pytest.raises(ConfigError, match=r"pretraining\.images: 'piles' names the source 'piles'"):
+        make_config(pretraining={**SETTINGS, "images": "piles"})
+    with pytest.raises(ConfigError, match="the configuration has no pre-training"):
+        self_train(make_config(), tmp_path / "none", goal=Goal("pretrain"), in_process=True)
+
+
+def test_two_configurations_are_compared(make_config: MakeConfig) -> None:
+    first, second = (make_config(pretraining={**SETTINGS, "steps": steps}) for steps in (4, 5))
+    assert "pretraining" in compare(first, second)["made_again"]
+    assert compare(make_config(), first)["added"] == ["pretraining"]
