@@ -139,7 +139,7 @@ def test_unknown_command_says_what_exists() -> None:
     result = CliRunner().invoke(main, ["plugin"])
     assert result.exit_code == 2
     assert (
-        "no command is called 'plugin' (did you mean 'plugins'?); commands: run, pretrain, teach, label, learn, evaluate, "
+        "no command is called 'plugin' (did you mean 'plugins'?); commands: run, pretrain, teach, label, learn, "
         in (result.output)
     )
 
