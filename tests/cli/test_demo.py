@@ -172,13 +172,14 @@ SUMMARY: dict[str, Any] = {
     "seed": 5,
     "models": [
         {"name": "teacher", "round": 0, "checkpoint": "last", "val": 40.0, "test": 41.0, "images_seen": 1280,
-         "images_to_reach": 1000, "seconds": 65.0, "gain": None},
+         "images_to_reach": 1000, "seconds": 65.0, "gain": None, "joint_images_seen": {}},
         {"name": "student", "round": 1, "checkpoint": "last", "val": 39.0, "test": 38.5, "images_seen": 3200,
-         "images_to_reach": None, "seconds": 3661.0, "gain": -2.5},
+         "images_to_reach": None, "seconds": 3661.0, "gain": -2.5, "joint_images_seen": {}},
     ],
     "teacher_converged": False,
     "teacher_late_rise": 2.0,
     "images_to_reach_score": 39.5,
     "images_to_reach_model": "teacher",
     "labelling": {"images": 400, "seconds": 9.0, "states": {"labelled": 400}, "nothing_kept": [], "views": 1},
+    "pretraining": None,
 }  # fmt: skip

@@ -26,7 +26,7 @@ task: segmentation/semantic
 """
 MODEL = {
     "name": "teacher", "round": 0, "checkpoint": "last", "val": 31.2, "test": 30.1, "images_seen": 2000,
-    "seconds": 54.0, "images_to_reach": 2000, "gain": None,
+    "seconds": 54.0, "images_to_reach": 2000, "gain": None, "joint_images_seen": {},
 }  # fmt: skip
 SUMMARY = {
     "metric": "miou",
@@ -34,6 +34,7 @@ SUMMARY = {
     "models": [MODEL],
     "teacher_converged": True,
     "labelling": {"images": 0, "seconds": 0.0, "states": {}, "nothing_kept": [], "views": 1},
+    "pretraining": None,
 }
 TEACHER = {
     "name": "round-0/teacher", "kind": "teach", "made": False, "validation": 31.2,

@@ -84,7 +84,7 @@ def teach(config: Path, run: Path) -> Result:
 
 def poison(monkeypatch: pytest.MonkeyPatch, steps: Collection[int]) -> None:
     """Let the stages' augmentation be poisoned."""
-    name = "selftrain_core.stages.build_augmentation"
+    name = "selftrain_core.stage_training.build_augmentation"
     monkeypatch.setattr(name, lambda choice: Poisoned(build_augmentation(choice), steps))
 
 
