@@ -77,7 +77,6 @@ def check(
     write_index(data / "index.arrow", config, sources)
     told = [] if told is None else told
     statistics = check_labels(
-        Index(data / "index.arrow"),
         HumanLabels(Index(data / "index.arrow"), sources),
         task or PixelTask(StrictModel(), CLASSES),
         (8, 8),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -167,12 +168,44 @@ def test_other_images_or_weights_are_a_change(data: Path, run: Path) -> None:
 def test_mistakes_name_the_stream(data: Path, tmp_path: Path) -> None:
     joint = settings(data).joint["digits"].model_dump(mode="json")
     wrong = {**joint, "classes": [*DIGITS[:9], "ten"]}
-    with pytest.raises(DataError, match="ten"):
+    with pytest.raises(DataError, match=r"^joint\.digits: the folders in(.|\n)*ten"):
         self_train(settings(data, joint={"digits": wrong}), tmp_path / "run", in_process=True)
+    for changes, message in (
+        ({"task": {"name": "detection/retinanet"}}, "gives classes of whole images, but the task learns from boxes"),
+        ({"sources": {"all": {"name": "core/images", "images": str(data / "digits")}}}, "no labels"),
+        ({"classes": "nowhere.json"}, r"joint\.digits: classes: .*nowhere\.json cannot be read"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=message):
+            self_train(settings(data, joint={"digits": {**joint, **changes}}), tmp_path / "run", in_process=True)
     with pytest.raises(ConfigError, match="others"):
         settings(data, joint={"digits": {**joint, "labelled": "others"}})
     with pytest.raises(ConfigError, match="joint"):
         settings(data, joint={"Digits!": joint})
+
+
+def test_its_images_are_looked_at_before_anything_is_trained(data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "digits"
+    shutil.copytree(data / "digits", copy)
+    joint = settings(data).joint["digits"].model_dump(mode="json")
+    config = settings(
+        data, joint={"digits": {**joint, "sources": {"all": {**joint["sources"]["all"], "images": copy}}}}
+    )
+    shutil.rmtree(copy / "seven")
+    (copy / "seven").mkdir()
+    broken = copy / "two/1.png"
+    picture = broken.read_bytes()
+    for content, message in (
+        (picture[:60], r"'two/1' of joint\.digits\.labelled"),
+        (next((data / "scenes/images").glob("*test*")).read_bytes(), "are the same picture"),
+    ):
+        broken.write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            self_train(config, tmp_path / "run", goal=Goal("teach"), in_process=True)
+        assert not (tmp_path / "run/round-0/teacher/metrics.jsonl").exists()
+    broken.write_bytes(picture)
+    told: list[Any] = []
+    self_train(config, tmp_path / "run", told.append, goal=Goal("teach"), in_process=True)
+    assert "joint.digits.labelled shows no seven: no such class is learnt there" in [each.text for each in told]
 
 
 def test_two_configurations_are_compared(data: Path) -> None:

@@ -59,12 +59,31 @@ def test_an_interrupted_one_goes_on_with_the_same_bits(make_config: MakeConfig, 
     assert (tmp_path / "cut" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
 
 
+def test_what_cannot_be_used_is_left_out(configure: MakeConfig, squares: Path, tmp_path: Path) -> None:
+    broken, twin = (squares / f"images/pool-{number}.png" for number in (3, 7))
+    broken.write_bytes(broken.read_bytes()[:500])
+    twin.write_bytes((squares / "images/test-2.png").read_bytes())
+    config = configure(squares, pretraining={**SETTINGS, "steps": 1}, device={"micro_batches": 2})
+    told: list[Any] = []
+    report = self_train(config, tmp_path / "run", told.append, goal=Goal("pretrain"), in_process=True)
+    assert report["stages"][0]["result"]["streams"] == {"images": 14}
+    notes = [event.text for event in told if event.kind == "note"]
+    assert any(note.startswith("pretraining.images: 2 of 16 images are left out, 'pool-3'") for note in notes), notes
+    assert any(note.startswith("device.micro_batches: pre-training takes") for note in notes), notes
+    assert any(note.startswith("1 steps end within the 50 ") for note in notes), notes
+    left_out = json.loads((tmp_path / "run/pretraining/left-out.json").read_text())
+    assert [each["id"] for each in left_out] == ["pool-3", "pool-7"]
+    assert left_out[1]["reason"] == "its bytes equal those of the held-out image 'test-2'"
+
+
 def test_mistakes_are_told(make_config: MakeConfig, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(DataError, match=r"in pretraining\.images and in data\.test"):
         self_train(make_config(pretraining={**SETTINGS, "images": "pool + test"}), run, in_process=True)
     with pytest.raises(ConfigError, match=r"17 images in a step, but pretraining\.images holds 16"):
         self_train(make_config(pretraining={**SETTINGS, "images_per_step": 17}), run, in_process=True)
+    with pytest.raises(ConfigError, match="core/none leaves both views of an image alike"):
+        make_config(pretraining={**SETTINGS, "augmentation": "core/none"})
     with pytest.raises(ConfigError, match=r"pretraining\.images: 'piles' names the source 'piles'"):
         make_config(pretraining={**SETTINGS, "images": "piles"})
     with pytest.raises(ConfigError, match="the configuration has no pre-training"):

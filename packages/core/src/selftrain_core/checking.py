@@ -1,16 +1,19 @@
-"""Looking at every image with human labels once, before anything is trained on it."""
+"""Looking at every image once, before anything is trained on it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from selftrain_core.errors import DataError
+import numpy as np
+from numpy.typing import NDArray
+
+from selftrain_core.errors import DataError, SelftrainError
 from selftrain_core.geometry import Geometry
 from selftrain_core.images import read_image
 from selftrain_core.index import Index
 from selftrain_core.interfaces import Task
-from selftrain_core.labelling import content_digest, missing_classes
+from selftrain_core.labelling import content_digest, held_out, missing_classes
 from selftrain_core.labels import Labels, ScoreStatistics
 from selftrain_core.samples import HumanLabels
 
@@ -24,7 +27,6 @@ MOST_OVERFLOWING = 0.01
 
 
 def check_labels(
-    index: Index,
     labels: HumanLabels,
     task: Task[Any, Any],
     canvas: tuple[int, int],
@@ -36,8 +38,7 @@ def check_labels(
     """Return what people labelled, once every image to train on, to validate and to test with has been read.
 
     Args:
-        index: The run's images.
-        labels: Reads their labels.
+        labels: Reads the labels of the run's images.
         task: Fits the labels to the images.
         canvas: (height, width).
         allow_missing_classes: Whether a class may be shown by no labelled image.
@@ -45,29 +46,19 @@ def check_labels(
         remark: Told, of each part at most once, what was left out of its labels or changed in them.
 
     Raises:
-        DataError: An image or a label cannot be read, a label does not fit its image, an image is in two parts under
-            two names, the labels of a part show nothing, no labelled image shows some class, or more than
+        DataError: An image or a label cannot be read, a label does not fit its image or the task, an image is in two
+            parts under two names, the labels of a part show nothing, no labelled image shows some class, or more than
             `MOST_OVERFLOWING` of the labelled images have labels that find no place in their targets.
     """
-    rows = {role: index.rows(role) for role in ROLES_WITH_LABELS}
+    rows = {role: labels.index.rows(role) for role in ROLES_WITH_LABELS}
     total, done = sum(map(len, rows.values())), 0
     seen: dict[str, tuple[str, str]] = {}
     statistics: dict[str, ScoreStatistics] = {}
     for role in ROLES_WITH_LABELS:
-        statistics[role] = ScoreStatistics.empty(task.num_classes)
-        notes = _Notes(role, index, labels, task)
-        for row in map(int, rows[role]):
-            known, geometry = _read(index, labels, task, canvas, role, row, seen)
-            # In pixels of the canvas, as the teacher's are: a large photo says no more than a small one.
-            statistics[role] = statistics[role] + task.statistics(known, geometry)
-            notes.add(row, known)
-            done += 1
-            if done % IMAGES_PER_REPORT == 0:
-                progress(done, total)
-        if text := notes.text():
-            remark(text)
-        notes.refuse_overflow()
-        _refuse_nothing(role, statistics[role], task.classes)
+        part = _Part(f"data.{role}", labels, task, canvas, is_taught=role == "labelled")
+        statistics[role] = part.read(rows[role], seen, progress, done, total)
+        done += len(rows[role])
+        part.tell(remark)
         if role != "labelled" and (unmeasured := missing_classes(statistics[role], task.classes)):
             remark(f"data.{role} shows no {', '.join(unmeasured)}: its scores say nothing of that")
     labelled = statistics["labelled"]
@@ -81,53 +72,166 @@ def check_labels(
     return labelled
 
 
-def _read(
-    index: Index,
+def check_joint(
+    name: str,
     labels: HumanLabels,
     task: Task[Any, Any],
     canvas: tuple[int, int],
-    role: str,
-    row: int,
-    seen: dict[str, tuple[str, str]],
-) -> tuple[Labels, Geometry]:
-    """Return the labels of an image and how it lies on the canvas, and remember its bytes in `seen`."""
-    entry = index.entry(row)[1]
-    try:
-        known, _ = labels(row)
-        height, width = read_image(entry.path).shape[:2]
-        geometry = Geometry.fit((height, width), canvas)
-        task.to_targets(known, None, geometry)
-    except DataError as error:
-        files = " and ".join(str(path) for path in (entry.path, entry.label_path) if path)
-        remedy = f"('{entry.id}' of data.{role}, {files}; take it out of its list, or mend it)"
-        raise DataError(f"{error}\n  {remedy}") from error
-    first, twin = seen.setdefault(content_digest(entry.path), (role, entry.id))
-    if first != role:
-        raise DataError(f"'{entry.id}' of data.{role} and '{twin}' of data.{first} are the same picture; take one out")
-    return known, geometry
-
-
-class _Notes:
-    """What is to be said of one part's labels.
+    held_out_by: Index,
+    *,
+    progress: Callable[[int, int], None],
+    remark: Callable[[str], None],
+) -> None:
+    """Read every image of a joint stream.
 
     Args:
-        role: The part.
-        index: The run's images.
-        labels: Reads their labels.
-        task: Knows how many of them find place.
+        name: Of the stream.
+        labels: Reads the labels of its images.
+        task: That of the stream.
+        canvas: (height, width).
+        held_out_by: The run's images, whose validation and test ones are not to be among them.
+        progress: As of `check_labels`.
+        remark: As of `check_labels`; told of classes that no image shows, too.
+
+    Raises:
+        DataError: As `check_labels`, but for classes that no image shows.
+    """
+    part = _Part(f"joint.{name}.labelled", labels, task, canvas, is_taught=True)
+    seen = {digest: ("data.validation or data.test", id_) for digest, id_ in held_out(held_out_by).items()}
+    rows = labels.index.rows("labelled")
+    statistics = part.read(rows, seen, progress, 0, len(rows))
+    part.tell(remark)
+    if absent := missing_classes(statistics, task.classes):
+        remark(f"joint.{name}.labelled shows no {', '.join(absent)}: no such class is learnt there")
+
+
+def unusable_images(
+    index: Index, rows: NDArray[np.int64], held_out_by: Index, progress: Callable[[int, int], None]
+) -> list[dict[str, str]]:
+    """Return the ids of images that cannot be learnt from without labels, each with the reason.
+
+    Args:
+        index: The images.
+        rows: Which of them to look at.
+        held_out_by: The run's images; a picture whose bytes equal those of a validation or test image cannot be used.
+        progress: As of `check_labels`.
+    """
+    others, found = held_out(held_out_by), []
+    for done, row in enumerate(map(int, rows), start=1):
+        entry = index.entry(row)[1]
+        try:
+            read_image(entry.path)
+            twin = others.get(content_digest(entry.path))
+            reason = None if twin is None else f"its bytes equal those of the held-out image '{twin}'"
+        except SelftrainError as error:
+            reason = str(error)
+        if reason is not None:
+            found.append({"id": entry.id, "reason": reason})
+        if done % IMAGES_PER_REPORT == 0:
+            progress(done, len(rows))
+    return found
+
+
+class _Part:
+    """The images of one part, and what is to be said of their labels.
+
+    Args:
+        setting: Which images they are: ``data.labelled``.
+        labels: Reads theirs, and those of other images.
+        task: Fits the labels to the images.
+        canvas: (height, width).
+        is_taught: Whether they are learnt from: others' labels are measured with as they are, not fitted into targets.
     """
 
-    def __init__(self, role: str, index: Index, labels: HumanLabels, task: Task[Any, Any]) -> None:
-        self._role, self._index, self._labels, self._task = role, index, labels, task
+    def __init__(
+        self,
+        setting: str,
+        labels: HumanLabels,
+        task: Task[Any, Any],
+        canvas: tuple[int, int],
+        *,
+        is_taught: bool,
+    ) -> None:
+        self._setting, self._labels, self._task, self._canvas = setting, labels, task, canvas
+        self._is_taught = is_taught
         self._images = 0
         self._sources: set[str] = set()
         self._lines: list[str] = []
         self._count = self._images_with_remarks = 0
         self._overflow: list[tuple[int, str]] = []
 
-    def add(self, row: int, known: Labels) -> None:
-        """Look at the labels of one image."""
-        name, entry = self._index.entry(row)
+    def read(
+        self,
+        rows: NDArray[np.int64],
+        seen: dict[str, tuple[str, str]],
+        progress: Callable[[int, int], None],
+        before: int,
+        total: int,
+    ) -> ScoreStatistics:
+        """Return the statistics of the labels.
+
+        Args:
+            rows: Of the part's images.
+            seen: Part and id by the bytes of images; theirs are added.
+            progress: As of `check_labels`.
+            before: Images that were read before, of other parts.
+            total: Images of all parts.
+
+        Raises:
+            DataError: An image or its label cannot be used, its bytes are those of an image of another part, or nothing
+                is shown by any.
+        """
+        statistics = ScoreStatistics.empty(self._task.num_classes)
+        for done, row in enumerate(map(int, rows), start=before + 1):
+            known, geometry = self._read(row, seen)
+            # In pixels of the canvas, as the teacher's are: a large photo says no more than a small one.
+            statistics = statistics + self._task.statistics(known, geometry)
+            self._add(row, known)
+            if done % IMAGES_PER_REPORT == 0:
+                progress(done, total)
+        self._refuse_nothing(statistics)
+        return statistics
+
+    def tell(self, remark: Callable[[str], None]) -> None:
+        """Tell what was left out of the labels or changed in them.
+
+        Raises:
+            DataError: Too many labels find no place in their targets.
+        """
+        if text := self._text():
+            remark(text)
+        if self._is_taught and self._overflows:
+            raise DataError(f"{self._overflowing()}{self._advice()}")
+
+    def _read(self, row: int, seen: dict[str, tuple[str, str]]) -> tuple[Labels, Geometry]:
+        """Return the labels of an image and how it lies on the canvas, and remember its bytes in `seen`."""
+        entry = self._labels.index.entry(row)[1]
+        try:
+            known, _ = self._labels(row)
+            self._refuse_other_kind(known)
+            height, width = read_image(entry.path).shape[:2]
+            geometry = Geometry.fit((height, width), self._canvas)
+            self._task.to_targets(known, None, geometry)
+        except DataError as error:
+            files = " and ".join(str(path) for path in (entry.path, entry.label_path) if path)
+            remedy = f"('{entry.id}' of {self._setting}, {files}; take it out of its list, or mend it)"
+            raise DataError(f"{error}\n  {remedy}") from error
+        first, twin = seen.setdefault(content_digest(entry.path), (self._setting, entry.id))
+        if first != self._setting:
+            raise DataError(
+                f"'{entry.id}' of {self._setting} and '{twin}' of {first} are the same picture; take one out"
+            )
+        return known, geometry
+
+    def _refuse_other_kind(self, known: Labels) -> None:
+        if not isinstance(known, self._task.label_type):
+            raise DataError(
+                f"its data source gives {known.KIND}, but the task learns from {self._task.label_type.KIND}; choose "
+                "another source or another task: selftrain plugins"
+            )
+
+    def _add(self, row: int, known: Labels) -> None:
+        name, entry = self._labels.index.entry(row)
         source = self._labels.sources[name]
         self._images += 1
         if name not in self._sources:
@@ -145,32 +249,18 @@ class _Notes:
             if len(self._lines) < REMARKS_SHOWN:
                 self._lines.append(line)
 
-    def text(self) -> str:
-        """Return what to tell people, empty where there is nothing."""
+    def _text(self) -> str:
         parts = []
         if self._count:
             # None, where what was left out belongs to no image of the part.
             of = f" of {self._images_with_remarks:,} of {self._images:,} images" if self._images_with_remarks else ""
-            parts.append(f"data.{self._role}: labels{of} were left out or changed")
+            parts.append(f"{self._setting}: labels{of} were left out or changed")
             parts += [f"  {line}" for line in self._lines]
             if more := self._count - len(self._lines):
                 parts.append(f"  and {more:,} more")
         if self._overflow and self._is_taught and not self._overflows:
             parts.append(f"{self._overflowing()}; what finds none is not trained on{self._advice()}")
         return "\n".join(parts)
-
-    def refuse_overflow(self) -> None:
-        """Check that the labels of nearly all images to learn from find place.
-
-        Raises:
-            DataError: They do not.
-        """
-        if self._is_taught and self._overflows:
-            raise DataError(f"{self._overflowing()}{self._advice()}")
-
-    @property
-    def _is_taught(self) -> bool:
-        return self._role == "labelled"  # the others' labels are measured with as they are, not fitted into targets
 
     @property
     def _overflows(self) -> bool:
@@ -179,7 +269,7 @@ class _Notes:
     def _overflowing(self) -> str:
         worst, id_ = max(self._overflow)
         return (
-            f"{len(self._overflow):,} of {self._images:,} images of data.{self._role} have more labels than their "
+            f"{len(self._overflow):,} of {self._images:,} images of {self._setting} have more labels than their "
             f"targets have places, '{id_}' by {worst:,}"
         )
 
@@ -187,13 +277,12 @@ class _Notes:
         advice = self._task.overflow_advice(max(self._overflow)[0])
         return f"\n  {advice}" if advice else ""
 
-
-def _refuse_nothing(role: str, statistics: ScoreStatistics, classes: tuple[str, ...]) -> None:
-    if statistics.images_C.any():
-        return
-    purpose = "learn from" if role == "labelled" else "measure with"
-    raise DataError(
-        f"the {statistics.num_images} images of data.{role} show none of the classes {', '.join(classes)}: there is "
-        f"nothing to {purpose}\n  look at their label files: they may be all ignored, of crowds, empty, or those "
-        "of other images"
-    )
+    def _refuse_nothing(self, statistics: ScoreStatistics) -> None:
+        if statistics.images_C.any():
+            return
+        purpose = "learn from" if self._is_taught else "measure with"
+        raise DataError(
+            f"the {statistics.num_images} images of {self._setting} show none of the classes "
+            f"{', '.join(self._task.classes)}: there is nothing to {purpose}\n  look at their label files: they may be "
+            "all ignored, of crowds, empty, or those of other images"
+        )

@@ -132,7 +132,10 @@ class JointConfig(StrictModel):
 
     @model_validator(mode="after")
     def _check_expression(self) -> Self:
-        sets.parse(self.labelled, self.sources)
+        try:
+            sets.parse(self.labelled, self.sources)
+        except ConfigError as error:
+            raise ConfigError(f"labelled: {error}") from error
         return self
 
     def class_names(self) -> tuple[str, ...]:
@@ -141,4 +144,4 @@ class JointConfig(StrictModel):
         Raises:
             ConfigError: The file is missing or holds no list of distinct names.
         """
-        return class_names(self.classes, "joint.….classes")
+        return class_names(self.classes, "classes")

@@ -18,7 +18,7 @@ from selftrain_core.goals import EVERYTHING, Goal
 from selftrain_core.index import Index
 from selftrain_core.rounds import rounds
 from selftrain_core.run_folder import RunFolder, Stage
-from selftrain_core.workshop import INDEX, NEW, Workshop, scan
+from selftrain_core.workshop import INDEX, NEW, PRETRAINING_INDEX, Workshop, joint_index, scan
 
 SKIP, GO_ON, DO, MAKE_AGAIN, REFUSE, REMOVE = "skip", "go on", "do", "make again", "refuse", "remove"
 
@@ -26,9 +26,10 @@ SKIP, GO_ON, DO, MAKE_AGAIN, REFUSE, REMOVE = "skip", "go on", "do", "make again
 def forecast(config: RunConfig, folder: Path, goal: Goal = EVERYTHING, *, start_over: bool = False) -> dict[str, Any]:
     """Return what `self_train` with the same arguments would do, as JSON values.
 
-    ``images`` counts the images of each part. Each of ``stages`` has an ``action`` (``skip``, ``go on``, ``do``,
-    ``make again``, ``refuse`` or ``remove``), the ``images`` it looks at, its ``steps`` if it trains, what is ``done``
-    of them, and what has changed. ``refusal`` is the message with which the command would end, or None.
+    ``images`` counts the images of each part, of ``pretraining`` and of each ``joint.NAME``. Each of ``stages`` has an
+    ``action`` (``skip``, ``go on``, ``do``, ``make again``, ``refuse`` or ``remove``), the ``images`` it looks at, its
+    ``steps`` if it trains, what is ``done`` of them, and what has changed. ``refusal`` is the message with which the
+    command would end, or None.
 
     Raises:
         SelftrainError: Something is wrong with the configuration, the data or the folder; the message says what.
@@ -39,7 +40,7 @@ def forecast(config: RunConfig, folder: Path, goal: Goal = EVERYTHING, *, start_
     _check_writable(folder)
     with TemporaryDirectory(prefix="selftrain-") as elsewhere:
         work = Workshop(config, scan(config, Path(elsewhere)))
-        images = Index(Path(elsewhere) / f"{INDEX}{NEW}").counts()
+        images = _count(config, Path(elsewhere))
     rounds(work, config)
     stages = goal.choose(work.stages, run)
     outlook = [_outlook(run, stage, images, start_over=start_over) for stage in stages]
@@ -56,6 +57,16 @@ def forecast(config: RunConfig, folder: Path, goal: Goal = EVERYTHING, *, start_
         "stages": outlook,
         "refusal": run.refusal(refused[0]) if refused else None,
     }
+
+
+def _count(config: RunConfig, folder: Path) -> dict[str, int]:
+    """Return how many images each part has, by what `scan` wrote."""
+    images = Index(folder / f"{INDEX}{NEW}").counts()
+    if config.pretraining is not None:
+        images["pretraining"] = Index(folder / f"{PRETRAINING_INDEX}{NEW}").counts()["unlabelled"]
+    for name in config.joint:
+        images[f"joint.{name}"] = Index(folder / f"{joint_index(name)}{NEW}").counts()["labelled"]
+    return images
 
 
 def _outlook(run: RunFolder, stage: Stage, images: dict[str, int], *, start_over: bool) -> dict[str, Any]:

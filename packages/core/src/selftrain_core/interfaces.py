@@ -62,6 +62,8 @@ class Task(Correctable[LabelsT], ABC, Generic[LabelsT, PredictionT]):
     """What the headline score is measured in, for tables."""
     quantity: str
     """What the densities of `statistics` are, for tables: ``share of pixels``, ``boxes per image``."""
+    label_type: type[Labels]
+    """What it learns from and gives: `MaskLabels`, `BoxLabels` or `ClassLabels`."""
     label_files: str
     """What the folder of the files that `writer` writes is called: ``masks``, ``boxes``."""
     strides: tuple[int, ...]

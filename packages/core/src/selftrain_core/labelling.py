@@ -78,7 +78,7 @@ def write_shards(
     missing = _missing(folder, len(shards))
     mine = missing[rank() :: world_size()]
     batches = [places for number in mine for places in cut(shards[number], batch)]
-    dataset = PoolDataset(IndexPictures(index, rows), canvas, _held_out(index))
+    dataset = PoolDataset(IndexPictures(index, rows), canvas, held_out(index))
     writer = _ShardWriter(folder, task, dataset.pictures, canvas, top_k, [(n, len(shards[n])) for n in mine])
     before = len(rows) - sum(len(shards[number]) for number in missing)
     whole = own = elsewhere = 0
@@ -130,7 +130,8 @@ def _kept_statistics(path: Path) -> ScoreStatistics | None:
     return None if text is None else ScoreStatistics.from_json(json.loads(text))
 
 
-def _held_out(index: Index) -> dict[str, str]:
+def held_out(index: Index) -> dict[str, str]:
+    """Return the ids of the validation and test images by `content_digest`."""
     entries = (index.entry(int(row))[1] for role in ("validation", "test") for row in index.rows(role))
     return {content_digest(entry.path): entry.id for entry in entries}
 

@@ -6,7 +6,7 @@ Shape letters: H, W = height, width of the frame the labels are given in; N = bo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ class MaskLabels:
         runner_up_scores_KHW: float32 in 0..1, their scores.
     """
 
+    KIND: ClassVar[str] = "class maps"
     classes_HW: NDArray[np.uint8]
     scores_HW: NDArray[np.float32] | None = None
     runners_up_KHW: NDArray[np.uint8] | None = None
@@ -56,6 +57,7 @@ class BoxLabels:
             those of the boxes.
     """
 
+    KIND: ClassVar[str] = "boxes"
     boxes_N4: NDArray[np.float32]
     labels_N: NDArray[np.int64]
     scores_N: NDArray[np.float32] | None = None
@@ -76,6 +78,7 @@ class ClassLabels:
         score_1: float32 [1] in 0..1, or None for a person's label.
     """
 
+    KIND: ClassVar[str] = "classes of whole images"
     class_1: NDArray[np.int64]
     score_1: NDArray[np.float32] | None = None
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from selftrain_core.batch import PSEUDO, Targets
+from selftrain_core.checking import unusable_images
 from selftrain_core.components import build_augmentation
 from selftrain_core.contrastive import ContrastiveModel, ContrastiveModule
 from selftrain_core.errors import ConfigError
+from selftrain_core.files import write_json
 from selftrain_core.fitting import fit, silence_lightning
 from selftrain_core.geometry import Geometry
 from selftrain_core.index import Index
@@ -24,6 +30,9 @@ from selftrain_core.stage_training import oversampled
 from selftrain_core.stepping import Recipe
 from selftrain_core.weights import save_model
 from selftrain_core.workshop import PRETRAINING_INDEX
+
+LEFT_OUT = "left-out.json"
+"""Which images a pre-training does not look at, and why."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +60,17 @@ def pretrain(context: StageContext) -> dict[str, Any]:
             f"{config.device.devices} devices"
         )
     silence_lightning()
+    if config.device.micro_batches > 1:
+        context.note("device.micro_batches: pre-training takes its steps whole; each view is told from all of its step")
+    context.note_short_training(settings)
     name = str(context.request["name"])
     index, no_labels = Index(context.run / PRETRAINING_INDEX), _NoLabels()
-    stream = Stream("images", index.rows("unlabelled"), settings.images_per_step, no_labels)
+    stream = Stream("images", _usable_rows(context, index), settings.images_per_step, no_labels)
     if len(stream.rows) < settings.images_per_step:
         raise ConfigError(
             f"pretraining.images_per_step: {settings.images_per_step} images in a step, but pretraining.images holds "
-            f"{len(stream.rows)}: an image would be told from itself\n  lower images_per_step to at most that"
+            f"{len(stream.rows)} that can be used: an image would be told from itself\n  lower images_per_step to at "
+            "most that"
         )
     plan = Plan(config.seed, name, [StreamPlan(stream.name, stream.ids(index), stream.images_per_step)])
     augmentation = build_augmentation(settings.augmentation)
@@ -82,6 +95,22 @@ def pretrain(context: StageContext) -> dict[str, Any]:
         "skipped_steps": module.skipped_steps,
         "streams": {stream.name: len(stream.rows)},
     }
+
+
+def _usable_rows(context: StageContext, index: Index) -> NDArray[np.int64]:
+    """Return the rows of the images that can be read and are not held out, as they were found to be at first."""
+    rows, path = index.rows("unlabelled"), context.folder / LEFT_OUT
+    if not path.exists():
+        progress = partial(context.tell_progress, "checking images")
+        write_json(path, unusable_images(index, rows, context.index, progress))
+    left_out = {each["id"]: each["reason"] for each in json.loads(path.read_text(encoding="utf-8"))}
+    if left_out:
+        id_, reason = next(iter(left_out.items()))
+        context.note(
+            f"pretraining.images: {len(left_out):,} of {len(rows):,} images are left out, '{id_}' because {reason}\n"
+            f"  all of them: {path}"
+        )
+    return rows[[id_ not in left_out for id_ in index.ids(rows)]]
 
 
 def _leave_out_what_is_idle(model: ContrastiveModel, images: Tensor) -> None:

@@ -18,7 +18,14 @@ from torch import nn
 from selftrain_core import __version__
 from selftrain_core.accelerators import prepare_model, select_accelerator
 from selftrain_core.components import build_model, build_task
-from selftrain_core.config import PredictionConfig, RunConfig, parse_config
+from selftrain_core.config import (
+    JointConfig,
+    PredictionConfig,
+    PretrainingConfig,
+    RunConfig,
+    TrainingConfig,
+    parse_config,
+)
 from selftrain_core.data_source import DataSource
 from selftrain_core.errors import RunError
 from selftrain_core.evaluation import evaluate_model
@@ -28,12 +35,26 @@ from selftrain_core.keys import fold, name_key, seed_of
 from selftrain_core.plugins import registry
 from selftrain_core.progress import Observer, Reporter
 from selftrain_core.recorder import Recorder, Validation
+from selftrain_core.samples import HumanLabels
 from selftrain_core.views import PLAIN_VIEW, View
 from selftrain_core.weights import load_weights
-from selftrain_core.workshop import INDEX
+from selftrain_core.workshop import INDEX, joint_index, naming_joint
 
 BACKBONE = "backbone"
 """Name of the weights that a pre-training leaves."""
+
+
+@dataclass(frozen=True)
+class JointData:
+    """What a joint stream learns from.
+
+    Attributes:
+        labels: Reads the labels of its images.
+        task: Is learnt from them.
+    """
+
+    labels: HumanLabels
+    task: Task[Any, Any]
 
 
 @dataclass
@@ -83,6 +104,17 @@ class StageContext:
     def sources(self) -> Mapping[str, DataSource]:
         """The data sources."""
         return build_sources(self.config.data, self.classes)
+
+    @cached_property
+    def joint(self) -> Mapping[str, JointData]:
+        """What the joint streams learn from, by their names."""
+        return {name: self._joint_data(name, config) for name, config in self.config.joint.items()}
+
+    def _joint_data(self, name: str, config: JointConfig) -> JointData:
+        with naming_joint(name):
+            classes = config.class_names()
+            labels = HumanLabels(Index(self.run / joint_index(name)), build_sources(config, classes))
+            return JointData(labels, build_task(config.task, classes))
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -144,6 +176,19 @@ class StageContext:
             checkpoint_seconds=config.device.checkpoint_seconds,
             event_folder=self.run / "tensorboard" / self.request["name"] if config.logging.tensorboard else None,
         )
+
+    def note(self, text: str) -> None:
+        """Tell people something that they should know."""
+        self.reporter.tell("note", text=text)
+
+    def note_short_training(self, training: TrainingConfig | PretrainingConfig) -> None:
+        """Tell people of a training that ends before its learning rate has risen."""
+        warmup = training.optimizer.warmup_steps
+        if training.steps < warmup:
+            self.note(
+                f"{training.steps:,} steps end within the {warmup:,} of optimizer.warmup_steps: the learning rate "
+                "never reaches its highest"
+            )
 
     def tell_progress(self, text: str, done: int, total: int) -> None:
         """Tell people how far a piece of work is."""

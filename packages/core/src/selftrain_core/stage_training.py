@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from selftrain_core.components import build_augmentation, build_task
+from selftrain_core.components import build_augmentation
 from selftrain_core.config import TrainingConfig
 from selftrain_core.fitting import fit, silence_lightning
-from selftrain_core.index import Index, build_sources
+from selftrain_core.index import Index
 from selftrain_core.interfaces import Augmentation, Task
 from selftrain_core.joint import JointModel, JointPart
 from selftrain_core.keys import fold, name_key, seed_of
@@ -25,7 +25,6 @@ from selftrain_core.stage_context import StageContext, backbone_of, made_again
 from selftrain_core.stepping import Recipe
 from selftrain_core.training import TrainingModule
 from selftrain_core.weights import load_weights, save_model
-from selftrain_core.workshop import joint_index
 
 HEADS = "joint"
 """Name of the weights that joint streams alone need: of no use to predict, but to a student that goes on from them."""
@@ -59,7 +58,8 @@ def train(
     config, settings, name = context.config, context.request["settings"], str(context.request["name"])
     steps, per_step = int(settings["steps"]), sum(stream.images_per_step for stream in streams)
     silence_lightning()
-    joint = _joint_parts(context)
+    context.note_short_training(training)
+    joint = [_joint_part(context, joint_name) for joint_name in context.joint]
     groups = [_joint_group(context, part) for part in joint]
     warm(context.index, streams)
     augmentation = build_augmentation(config.augmentation)
@@ -117,22 +117,17 @@ def _objective(context: StageContext, task: Task[Any, Any], alpha: float) -> Nor
     )  # fmt: skip
 
 
-def _joint_parts(context: StageContext) -> list[JointPart]:
-    parts = []
-    for name, config in context.config.joint.items():
-        task = build_task(config.task, config.class_names())
-        objective = _objective(context, task, alpha=0.0)
-        parts.append(JointPart(name, task, build_augmentation(config.augmentation), objective, config.weight))
-    return parts
+def _joint_part(context: StageContext, name: str) -> JointPart:
+    config, task = context.config.joint[name], context.joint[name].task
+    objective = _objective(context, task, alpha=0.0)
+    return JointPart(name, task, build_augmentation(config.augmentation), objective, config.weight)
 
 
 def _joint_group(context: StageContext, part: JointPart) -> Group:
-    config = context.config.joint[part.name]
-    index = Index(context.run / joint_index(part.name))
-    labels = HumanLabels(index, build_sources(config, config.class_names()))
-    stream = Stream(f"joint.{part.name}", index.rows("labelled"), config.images, labels)
-    warm(index, [stream])
-    return Group(index, (stream,), part.task, oversampled(config.canvas, part.augmentation))
+    config, labels = context.config.joint[part.name], context.joint[part.name].labels
+    stream = Stream(f"joint.{part.name}", labels.index.rows("labelled"), config.images, labels)
+    warm(labels.index, [stream])
+    return Group(labels.index, (stream,), part.task, oversampled(config.canvas, part.augmentation))
 
 
 def _with_heads(context: StageContext, model: nn.Module, joint: Sequence[JointPart], heads: Path | None) -> nn.Module:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain_core import labelling, pictures
-from selftrain_core.checking import check_labels
+from selftrain_core.checking import check_joint, check_labels
 from selftrain_core.components import build_policy_for
 from selftrain_core.distributed import several_ranks
 from selftrain_core.errors import DataError, RunError
@@ -29,20 +29,37 @@ STATISTICS = "labelled-statistics.json"
 def teach(context: StageContext) -> dict[str, Any]:
     """Train on human labels alone: the teacher."""
     config = context.config
+    # It is there once everything is checked: a training that goes on need not look at all images again.
+    if not (context.folder / STATISTICS).exists():
+        labelled = _check(context)
+        # A policy finds its mistakes when it is fitted: here, rather than once the teacher is trained.
+        build_policy_for(context.task, config.policy).fit(labelled, labelled)
+        write_json(context.folder / STATISTICS, labelled.to_json())
+    return train(context, config.teacher, [human_stream(context)], context.new_model(with_init=True), alpha=0.0)
+
+
+def _check(context: StageContext) -> ScoreStatistics:
+    """Return what people labelled, once all images with labels have been read."""
+    config = context.config
     labelled = check_labels(
-        context.index,
         HumanLabels(context.index, context.sources),
         context.task,
         config.canvas,
         allow_missing_classes=config.data.allow_missing_classes,
         progress=partial(context.tell_progress, "checking images and labels"),
-        remark=lambda text: context.reporter.tell("note", text=text),
+        remark=context.note,
     )
-    # A policy finds its mistakes when it is fitted: here, rather than once the teacher is trained.
-    build_policy_for(context.task, config.policy).fit(labelled, labelled)
-    if context.is_main_rank:
-        write_json(context.folder / STATISTICS, labelled.to_json())
-    return train(context, config.teacher, [human_stream(context)], context.new_model(with_init=True), alpha=0.0)
+    for name, part in context.joint.items():
+        check_joint(
+            name,
+            part.labels,
+            part.task,
+            config.joint[name].canvas,
+            context.index,
+            progress=partial(context.tell_progress, f"checking images and labels of joint.{name}"),
+            remark=context.note,
+        )
+    return labelled
 
 
 def baseline(context: StageContext) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from selftrain_core.config_model import NOT_IDENTITY, AugmentationChoice, StrictModel
 
@@ -92,6 +92,13 @@ class PretrainingConfig(StrictModel):
     max_skipped_steps: PositiveInt = Field(
         default=10, description="Non-finite steps in a row after which training stops."
     )
+
+    @field_validator("augmentation")
+    @classmethod
+    def _varies(cls, augmentation: AugmentationChoice) -> AugmentationChoice:
+        if augmentation.name == "core/none":
+            raise ValueError("core/none leaves both views of an image alike: there would be nothing to learn")
+        return augmentation
 
 
 class ObjectiveConfig(StrictModel):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from selftrain_core import sets
 from selftrain_core.config import RunConfig, TrainingConfig
 from selftrain_core.config_model import identity
+from selftrain_core.errors import SelftrainError
 from selftrain_core.index import ROLES, Index, Part, build_sources, write_index, write_parts
 from selftrain_core.run_folder import Stage
 
@@ -42,7 +44,8 @@ def scan(config: RunConfig, folder: Path) -> dict[str, Any]:
     for name, joint in config.joint.items():
         path = folder / f"{joint_index(name)}{NEW}"
         part = Part(joint.labelled, f"joint.{name}.labelled")
-        write_parts(path, {"labelled": part}, build_sources(joint, joint.class_names()))
+        with naming_joint(name):
+            write_parts(path, {"labelled": part}, build_sources(joint, joint.class_names()))
         read_by = [joint.sources[each].identity() for _, each in sets.parse(joint.labelled, joint.sources)]
         found[f"joint.{name}"] = {**Index(path).fingerprint("labelled"), "sources": read_by}
     return found
@@ -53,6 +56,15 @@ def take_over(config: RunConfig, folder: Path) -> None:
     names = [INDEX, *([PRETRAINING_INDEX] if config.pretraining else []), *map(joint_index, config.joint)]
     for name in names:
         (folder / f"{name}{NEW}").replace(folder / name)
+
+
+@contextmanager
+def naming_joint(name: str) -> Iterator[None]:
+    """Say of an error in a joint stream's images or labels in which."""
+    try:
+        yield
+    except SelftrainError as error:
+        raise type(error)(f"joint.{name}: {error}") from error
 
 
 def joint_index(name: str) -> str:

@@ -52,6 +52,7 @@ class DetectionTask(Task[BoxLabels, BoxPrediction]):
     metric_name = "ap"
     unit = "% AP"
     quantity = "boxes per image"
+    label_type = BoxLabels
     label_files = "boxes"
     correcting = CORRECTING
     strides = (8, 16, 32)

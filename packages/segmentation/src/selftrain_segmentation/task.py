@@ -48,6 +48,7 @@ class SegmentationTask(Task[MaskLabels, SegmentationPrediction]):
     metric_name = "miou"
     unit = "% mIoU"
     quantity = "share of pixels"
+    label_type = MaskLabels
     label_files = "masks"
     correcting = Correcting(
         files="one file for each image, under its id, in the pixels of the image",

@@ -78,8 +78,8 @@ class ClassFolders(DataSource):
             raise DataError(
                 f"the folders in {folder} are not the classes\n{''.join(differences)}"
                 f"  all folders: {', '.join(names) or 'none'}\n  all classes: {', '.join(self.classes)}\n"
-                "  rename the folders, move them elsewhere, or change data.classes; a class without images needs an "
-                "empty folder"
+                "  rename the folders, move them elsewhere, or change the setting classes; a class without images "
+                "needs an empty folder"
             )
 
 

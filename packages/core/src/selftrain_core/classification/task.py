@@ -45,6 +45,7 @@ class ClassificationTask(Task[ClassLabels, ClassPrediction]):
     metric_name = "top1"
     unit = "% top-1"
     quantity = "share of images"
+    label_type = ClassLabels
     label_files = "classes"
     strides = (32,)
     terms = (LossTerm("cross_entropy"),)

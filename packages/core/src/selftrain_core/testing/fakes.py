@@ -123,6 +123,7 @@ class PixelTask(Task[MaskLabels, PixelPrediction]):
     metric_name = "accuracy"
     unit = "% of pixels"
     quantity = "share of pixels"
+    label_type = MaskLabels
     label_files = "arrays"
     strides: tuple[int, ...] = (4,)
     terms: tuple[LossTerm, ...] = (LossTerm("pixels"),)
