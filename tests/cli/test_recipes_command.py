@@ -190,6 +190,30 @@ def test_plan_of_a_file(tmp_path: Path) -> None:
     assert "--set works on a file" in run("plan", next(iter(CELLS)), "--set", "seed=1", code=2)
 
 
-@pytest.mark.parametrize("text", ["80 cows", "0GB", "-1GB", ""])
+def test_plan_counts_joint_streams_and_pretraining(tmp_path: Path) -> None:
+    config = {**recipe_config(find(table=4, init="random", unlabelled=None)), "canvas": [64, 64]}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    options = (str(tmp_path / "run.yaml"), "--json", "--gpu-memory", "1TB")
+    plain = json.loads(run("plan", *options))
+    assert list(plain["steps"]) == ["teacher", "student"] and plain["memory_bytes"] == 10**12
+    source = {"name": "core/class-folders", "images": "digits"}
+    joint = {"classes": ["a", "b", "c"], "sources": {"all": source}, "labelled": "all", "images": 6, "canvas": [32, 32]}
+    config |= {"joint": {"letters": joint}, "pretraining": {"images": "labelled", "images_per_step": 48}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    found = json.loads(run("plan", *options))
+    assert found["joint"]["letters"]["params"] == 3 * 2049, "a linear layer over the coarsest map"
+    before, after = plain["steps"]["teacher"], found["steps"]["teacher"]
+    assert after["joint_images"] == {"letters": 6}
+    added = after["used_bytes"] - before["used_bytes"]
+    per_weight = before["state_bytes"] / plain["params"]
+    assert added >= 6 * found["joint"]["letters"]["activation_bytes"] + 3 * 2049 * per_weight
+    assert found["steps"]["pretraining"]["micro_batches"] == 1
+    text = run("plan", str(tmp_path / "run.yaml"), "--gpu-memory", "300MB")
+    assert "joint.letters, core/classification, 32 × 32" in text and "too many" in text
+
+
+@pytest.mark.parametrize("text", ["80 cows", "0GB", "-1GB", "", "24"])
 def test_a_size_that_is_none(text: str) -> None:
-    assert "expected a size, such as 80GB or 24GiB" in run("plan", next(iter(CELLS)), "--gpu-memory", text, code=2)
+    assert "expected a size with its unit, such as 80GB or 24GiB" in run(
+        "plan", next(iter(CELLS)), "--gpu-memory", text, code=2
+    )

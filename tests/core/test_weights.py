@@ -68,6 +68,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     trained, other = model(), model()
     train(trained, 1)
     save_model(tmp_path, "model", trained, {"task": "x/ü", "step": 3})
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "model.json").stat().st_mode
     load_weights(other, tmp_path / "model.safetensors")
     assert_equal(other.state_dict(), trained.state_dict(), "loaded weights")
     assert read_description(tmp_path) == {"task": "x/ü", "step": 3}

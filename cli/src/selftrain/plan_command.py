@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +17,14 @@ from selftrain.summary_table import format_table
 from selftrain_core.config import RunConfig, load_config
 from selftrain_core.errors import ConfigError, did_you_mean
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_GIGA = 10**9
+if TYPE_CHECKING:
+    from selftrain_core.sizing import ModelSize
+
+_MEGA, _GIGA = 10**6, 10**9
+_UNITS = {
+    **{letter: 10 ** (3 * power) for power, letter in enumerate("kmgt", start=1)},
+    **{f"{letter}i": 2 ** (10 * power) for power, letter in enumerate("kmgt", start=1)},
+}
 _NOTE = (
     "Counted, not measured: what layers keep for the backward pass, weights, gradients and averages; a quarter of "
     "the memory is left for what the loss, the library and fragments take."
@@ -25,10 +32,10 @@ _NOTE = (
 
 
 def _bytes(_: click.Context, __: click.Parameter, text: str) -> int:  # click's signature
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", text.strip().lower())
+    found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]i?)b?", text.strip().lower())
     if not found or float(found[1]) <= 0:
-        raise click.BadParameter(f"'{text}': expected a size, such as 80GB or 24GiB")
-    return int(float(found[1]) * _UNITS[found[2] or ""])
+        raise click.BadParameter(f"'{text}': expected a size with its unit, such as 80GB or 24GiB")
+    return int(float(found[1]) * _UNITS[found[2]])
 
 
 @click.command()
@@ -55,74 +62,110 @@ def plan(recipe: str, *, overrides: tuple[str, ...], memory: int, checkpointing:
 
     CONFIG is a YAML file, or a recipe of `selftrain recipes list`. No data is read and no weights are loaded.
     """
-    config = _config(recipe, overrides)
-    found = _plan(config, memory, checkpointing=checkpointing or config.device.activation_checkpointing)
-    if as_json:
-        click.echo(json.dumps({"schema": 1, "recipe": recipe, **found}, indent=2, ensure_ascii=False))
-        return
-    click.echo(_as_text(config, found, memory))
+    config, steps = _config(recipe, overrides)
+    checkpointing = checkpointing or config.device.activation_checkpointing
+    found = {"schema": 1, "recipe": recipe, **_plan(config, steps, memory, checkpointing=checkpointing)}
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else _as_text(config, found))
 
 
-def _config(recipe: str, overrides: tuple[str, ...]) -> RunConfig:
+def _config(recipe: str, overrides: tuple[str, ...]) -> tuple[RunConfig, tuple[str, ...]]:
+    """Return the configuration, and which of its trainings are meant."""
     cells = all_cells()
     if recipe in cells and not Path(recipe).exists():
         if overrides:
             raise ConfigError(f"--set works on a file; write one: selftrain recipes show {recipe} > recipe.yaml")
-        return parsed(cells[recipe])
+        return parsed(cells[recipe]), ("teacher", "student") if cells[recipe].unlabelled else ("teacher",)
     if not Path(recipe).exists() and not recipe.endswith((".yaml", ".yml")):
         raise ConfigError(
             f"there is neither a file nor a recipe '{recipe}'{did_you_mean(recipe, cells)}; "
             "list recipes: selftrain recipes list"
         )
-    return load_config(Path(recipe), overrides)
+    config = load_config(Path(recipe), overrides)
+    return config, (*(("pretraining",) if config.pretraining else ()), "teacher", "student")
 
 
-def _plan(config: RunConfig, memory: int, *, checkpointing: bool) -> dict[str, Any]:
+def _plan(config: RunConfig, names: Sequence[str], memory: int, *, checkpointing: bool) -> dict[str, Any]:
     from selftrain_core.sizing import plan_memory, size_of_run  # torch takes seconds to import
 
     size = size_of_run(config, activation_checkpointing=checkpointing)
+    student, pretraining = config.student, config.pretraining
+    trainings: dict[str, tuple[Any, int]] = {
+        "pretraining": (pretraining, pretraining.images_per_step if pretraining else 0),
+        "teacher": (config.teacher, config.teacher.human),
+        "student": (student, student.human + student.pseudo),
+    }
     steps = {}
-    student = config.student
-    for name, training, images in (
-        ("teacher", config.teacher, config.teacher.human),
-        ("student", student, student.human + student.pseudo),
-    ):
-        fit = plan_memory(size, training, images, memory, config.device.devices)
+    for name in names:
+        training, images = trainings[name]
+        is_pretraining = name == "pretraining"
+        model = size.pretraining if is_pretraining else size.main
+        assert model is not None
+        joint = {} if is_pretraining else {each: config.joint[each].images for each in size.joint}
+        parts = [(size.joint[each], number) for each, number in joint.items()]
+        fit = plan_memory(model, training, images, memory, config.device.devices, parts)
         steps[name] = {
             "images": images,
+            "joint_images": joint,
             "state_bytes": fit.state_bytes,
             "micro_batch": fit.micro_batch,
             "micro_batches": fit.micro_batches,
             "used_bytes": fit.used_bytes,
         }
     return {
-        "params": size.parameters,
-        "macs": size.macs,
-        "activation_bytes": size.activation_bytes,
+        **_cost(size.main),
         "activation_checkpointing": checkpointing,
         "precision": config.device.precision,
+        "joint": {name: _cost(each) for name, each in size.joint.items()},
+        "pretraining": None if size.pretraining is None else _cost(size.pretraining),
         "devices": config.device.devices,
         "memory_bytes": memory,
         "steps": steps,
     }
 
 
-def _as_text(config: RunConfig, found: dict[str, Any], memory: int) -> str:
+def _cost(size: ModelSize) -> dict[str, int]:
+    return {"params": size.parameters, "macs": size.macs, "activation_bytes": size.activation_bytes}
+
+
+def _as_text(config: RunConfig, found: dict[str, Any]) -> str:
     height, width = config.canvas
     kept = ", blocks' insides computed twice" if found["activation_checkpointing"] else ""
     lines = [
-        f"{config.task.name} on {config.backbone.name}, {height} × {width}, {found['precision']}",
-        f"  {found['params']:,} parameters",
-        f"  {found['macs'] / _GIGA:,.2f} billion multiply-adds an image, forward",
-        f"  {found['activation_bytes'] / _GIGA:,.2f} GB of activations an image in training{kept}",
-        "",
+        f"{config.task.name} on {config.backbone.name}, {height} × {width}, {found['precision']}{kept}",
+        *_cost_lines(found),
     ]
+    for name, cost in found["joint"].items():
+        stream = config.joint[name]
+        height, width = stream.canvas
+        lines += [
+            f"joint.{name}, {stream.task.name}, {height} × {width}, beside it; its own parameters",
+            *_cost_lines(cost),
+        ]
+    if found["pretraining"]:
+        lines += ["pretraining, two views of each image", *_cost_lines(found["pretraining"])]
     rows = [("", "images a step", "devices", "at once, each", "device.micro_batches", "memory taken, each")]
     for name, step in found["steps"].items():
-        used = f"{step['used_bytes'] / _GIGA:,.1f} of {memory / _GIGA:,.1f} GB"
-        if step["micro_batch"]:
-            at_once, parts = f"{step['micro_batch']:,}", f"{step['micro_batches']:,}"
-        else:
-            at_once, parts = "not even 1", "–"
-        rows.append((name, f"{step['images']:,}", str(found["devices"]), at_once, parts, used))
-    return "\n".join([*lines, format_table(rows), "", _NOTE])
+        images = " + ".join(f"{number:,}" for number in (step["images"], *step["joint_images"].values()))
+        at_once, parts = f"{step['micro_batch']:,}", f"{step['micro_batches']:,}"
+        if not step["micro_batch"]:
+            at_once, parts = "too many" if name == "pretraining" else "not even 1", "–"
+        elif name == "pretraining":
+            parts = "–"
+        used = f"{_size(step['used_bytes'])} of {_size(found['memory_bytes'])}"
+        rows.append((name, images, str(found["devices"]), at_once, parts, used))
+    notes = [_NOTE]
+    if found["pretraining"]:
+        notes.append("A step of pre-training is never cut: each view is told from all others of its step.")
+    return "\n".join([*lines, "", format_table(rows), "", *notes])
+
+
+def _cost_lines(cost: dict[str, Any]) -> list[str]:
+    return [
+        f"  {cost['params']:,} parameters",
+        f"  {cost['macs'] / _GIGA:,.2f} billion multiply-adds an image, forward",
+        f"  {_size(cost['activation_bytes'])} of activations an image in training",
+    ]
+
+
+def _size(number: int) -> str:
+    return f"{number / _GIGA:,.2f} GB" if number >= _GIGA else f"{number / _MEGA:,.1f} MB"

@@ -91,7 +91,7 @@ def _facts(cell: Cell) -> dict[str, Any]:
 def _with_size(cell: Cell) -> dict[str, Any]:
     from selftrain_core.sizing import size_of_run  # torch takes seconds to import
 
-    size = size_of_run(parsed(cell), activation_checkpointing=False)
+    size = size_of_run(parsed(cell), activation_checkpointing=False).main
     return {
         "schema": SCHEMA,
         **_facts(cell),

@@ -58,7 +58,7 @@ def check_labels(
         part = _Part(f"data.{role}", labels, task, canvas, is_taught=role == "labelled")
         statistics[role] = part.read(rows[role], seen, progress, done, total)
         done += len(rows[role])
-        part.tell(remark)
+        part.judge(statistics[role], remark)
         if role != "labelled" and (unmeasured := missing_classes(statistics[role], task.classes)):
             remark(f"data.{role} shows no {', '.join(unmeasured)}: its scores say nothing of that")
     labelled = statistics["labelled"]
@@ -100,7 +100,7 @@ def check_joint(
     seen = {digest: ("data.validation or data.test", id_) for digest, id_ in held_out(held_out_by).items()}
     rows = labels.index.rows("labelled")
     statistics = part.read(rows, seen, progress, 0, len(rows))
-    part.tell(remark)
+    part.judge(statistics, remark)
     if absent := missing_classes(statistics, task.classes):
         remark(f"joint.{name}.labelled shows no {', '.join(absent)}: no such class is learnt there")
 
@@ -178,8 +178,7 @@ class _Part:
             total: Images of all parts.
 
         Raises:
-            DataError: An image or its label cannot be used, its bytes are those of an image of another part, or nothing
-                is shown by any.
+            DataError: An image or its label cannot be used, or its bytes are those of an image of another part.
         """
         statistics = ScoreStatistics.empty(self._task.num_classes)
         for done, row in enumerate(map(int, rows), start=before + 1):
@@ -189,19 +188,23 @@ class _Part:
             self._add(row, known)
             if done % IMAGES_PER_REPORT == 0:
                 progress(done, total)
-        self._refuse_nothing(statistics)
         return statistics
 
-    def tell(self, remark: Callable[[str], None]) -> None:
+    def judge(self, statistics: ScoreStatistics, remark: Callable[[str], None]) -> None:
         """Tell what was left out of the labels or changed in them.
 
+        Args:
+            statistics: What `read` gave.
+            remark: Told.
+
         Raises:
-            DataError: Too many labels find no place in their targets.
+            DataError: Too many labels find no place in their targets, or nothing is shown by any.
         """
         if text := self._text():
             remark(text)
         if self._is_taught and self._overflows:
             raise DataError(f"{self._overflowing()}{self._advice()}")
+        self._refuse_nothing(statistics)
 
     def _read(self, row: int, seen: dict[str, tuple[str, str]]) -> tuple[Labels, Geometry]:
         """Return the labels of an image and how it lies on the canvas, and remember its bytes in `seen`."""

@@ -36,6 +36,17 @@ def build_model(task: Task[Any, Any], choice: BackboneChoice) -> tuple[nn.Module
     return task.build_model(backbone), backbone
 
 
+def backbone_of(model: nn.Module) -> Backbone:
+    """Return the backbone in a task's model, the outermost if it wraps another."""
+    return next(part for part in model.modules() if isinstance(part, Backbone))
+
+
+def body_of(backbone: Backbone) -> Backbone:
+    """Return what a pyramid stands on, and any other backbone itself: what inits are for."""
+    body = getattr(backbone, "body", None)
+    return body_of(body) if isinstance(body, Backbone) else backbone
+
+
 def _with_optional_strides(task: Task[Any, Any], choice: BackboneChoice) -> Backbone | None:
     """Return the backbone with the task's optional strides; None where there are none, or it does not offer them."""
     if not task.optional_strides:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from selftrain_core.batch import PSEUDO, Targets
 from selftrain_core.checking import unusable_images
-from selftrain_core.components import build_augmentation
+from selftrain_core.components import backbone_of, body_of, build_augmentation
 from selftrain_core.contrastive import ContrastiveModel, ContrastiveModule
 from selftrain_core.errors import ConfigError
 from selftrain_core.files import write_json
@@ -25,7 +25,7 @@ from selftrain_core.keys import fold, name_key, seed_of
 from selftrain_core.labels import Decisions
 from selftrain_core.plan import Plan, StreamPlan
 from selftrain_core.samples import StepDataset, Stream
-from selftrain_core.stage_context import BACKBONE, StageContext, backbone_of, body_of
+from selftrain_core.stage_context import BACKBONE, StageContext
 from selftrain_core.stage_training import oversampled
 from selftrain_core.stepping import Recipe
 from selftrain_core.weights import save_model

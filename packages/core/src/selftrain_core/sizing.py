@@ -6,9 +6,10 @@ Nothing is computed there and no memory is taken, so a model of any size can be 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,9 +18,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from selftrain_core.components import build_model, build_task
-from selftrain_core.config import RunConfig, TrainingConfig
+from selftrain_core.components import body_of, build_model, build_task
+from selftrain_core.config import PretrainingConfig, RunConfig, TrainingConfig
 from selftrain_core.config_model import BackboneChoice, TaskChoice
+from selftrain_core.interfaces import Backbone
 from selftrain_core.recomputation import blocks_of
 
 _COUNTED_IMAGES = (2, 4)
@@ -35,7 +37,7 @@ class ModelSize:
     """What a model costs.
 
     Attributes:
-        parameters: How many there are, all trained.
+        parameters: How many there are, all trained; of a joint stream's, those that it adds.
         macs: Multiply-adds of convolutions and matrix products in a forward pass of one image.
         activation_bytes: What is kept of each image in training until the backward pass, the loss' own apart.
         fixed_bytes: What is kept beside that, whatever the number of images, parameters apart.
@@ -48,14 +50,30 @@ class ModelSize:
 
 
 @dataclass(frozen=True)
+class RunSize:
+    """What the models of a run cost.
+
+    Attributes:
+        main: The task's.
+        joint: What each joint stream makes of the same backbone.
+        pretraining: What is pre-trained, an image being two views; None without pre-training.
+    """
+
+    main: ModelSize
+    joint: Mapping[str, ModelSize]
+    pretraining: ModelSize | None
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
     """How a step fits a device.
 
     Attributes:
         state_bytes: Weights, gradients, the optimiser's averages, the weight average.
-        micro_batch: Images at once on a device; 0 if not even one fits.
+        micro_batch: Images at once on a device, those of joint streams apart; 0 if a step does not fit, in whatever
+            parts.
         micro_batches: Parts of a step, `device.micro_batches`.
-        used_bytes: What is taken then.
+        used_bytes: What is taken then; where nothing fits, what the smallest parts would take.
     """
 
     state_bytes: int
@@ -88,6 +106,10 @@ def model_size(
     """
     with torch.device("meta"):
         model, _ = build_model(build_task(task, classes), backbone)
+    return _size(model, canvas, precision, activation_checkpointing=activation_checkpointing)
+
+
+def _size(model: nn.Module, canvas: tuple[int, int], precision: str, *, activation_checkpointing: bool) -> ModelSize:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     with torch.no_grad(), FlopCounterMode(display=False) as counted:
         model.eval()(torch.empty(1, 3, *canvas, device="meta"))
@@ -159,35 +181,77 @@ def _as_it_is(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def plan_memory(size: ModelSize, training: TrainingConfig, images: int, memory_bytes: int, devices: int) -> MemoryPlan:
-    """Return the largest micro-batch that fits, and into how many parts a step has to be cut.
+def plan_memory(
+    size: ModelSize,
+    training: TrainingConfig | PretrainingConfig,
+    images: int,
+    memory_bytes: int,
+    devices: int,
+    joint: Sequence[tuple[ModelSize, int]] = (),
+) -> MemoryPlan:
+    """Return the fewest parts into which a step has to be cut to fit.
 
     Args:
         size: Of the model.
-        training: Its optimiser and weight average.
+        training: Its optimiser and weight average; the steps of a pre-training cannot be cut.
         images: In a step, on all devices together.
         memory_bytes: Of each device.
         devices: How many of them.
+        joint: Of each joint stream, what it adds to the model, and its images in a step.
     """
-    copies = 2 + (1 if training.optimizer.name == "sgd" else 2) + (training.ema_decay is not None)
-    state = size.parameters * copies * _BYTES_OF_FLOAT32
-    free = USABLE * memory_bytes - state - size.fixed_bytes
-    own_images = math.ceil(images / devices)
-    fitting = min(own_images, int(free // size.activation_bytes))
-    if fitting < 1:
-        return MemoryPlan(state, 0, 0, state + size.fixed_bytes + size.activation_bytes)
-    parts = math.ceil(own_images / fitting)
-    micro_batch = math.ceil(own_images / parts)
-    return MemoryPlan(state, micro_batch, parts, state + size.fixed_bytes + micro_batch * size.activation_bytes)
+    averages = isinstance(training, TrainingConfig) and training.ema_decay is not None
+    copies = 2 + (2 if training.optimizer.name == "adamw" else 1) + averages
+    sizes = [size, *(each for each, _ in joint)]
+    state = sum(each.parameters for each in sizes) * copies * _BYTES_OF_FLOAT32
+    fixed = state + sum(each.fixed_bytes for each in sizes)
+    shares = [math.ceil(number / devices) for number in (images, *(number for _, number in joint))]
+
+    def taken(parts: int) -> int:
+        # A part's losses are added before the backward pass: what all of its streams keep is there at once.
+        return fixed + sum(
+            math.ceil(share / parts) * each.activation_bytes for share, each in zip(shares, sizes, strict=True)
+        )
+
+    most = max(shares) if isinstance(training, TrainingConfig) else 1
+    fitting = (parts for parts in range(1, most + 1) if taken(parts) <= USABLE * memory_bytes)
+    parts = next(fitting, None)
+    if parts is None:
+        return MemoryPlan(state, 0, 0, taken(most))
+    return MemoryPlan(state, math.ceil(shares[0] / parts), parts, taken(parts))
 
 
-def size_of_run(config: RunConfig, *, activation_checkpointing: bool) -> ModelSize:
-    """Return what the model of a run costs; of its ``device`` the precision counts alone."""
-    return model_size(
+def size_of_run(config: RunConfig, *, activation_checkpointing: bool) -> RunSize:
+    """Return what the models of a run cost; of its ``device`` the precision counts alone."""
+    precision = config.device.precision
+    size = partial(_size, precision=precision, activation_checkpointing=activation_checkpointing)
+    main = model_size(
         config.task,
         config.data.class_names(),
         config.backbone,
         config.canvas,
-        config.device.precision,
+        precision,
         activation_checkpointing=activation_checkpointing,
     )
+    joint = {}
+    for name, stream in config.joint.items():
+        backbone = _backbone(config)
+        shared = sum(parameter.numel() for parameter in backbone.parameters())
+        with torch.device("meta"):
+            model = build_task(stream.task, stream.class_names()).build_model(backbone)
+        whole = size(model, stream.canvas)
+        joint[name] = replace(whole, parameters=whole.parameters - shared)
+    if config.pretraining is None:
+        return RunSize(main, joint, None)
+    from selftrain_core.contrastive import ContrastiveModel  # Lightning takes seconds to import
+
+    with torch.device("meta"):
+        contrastive = ContrastiveModel(body_of(_backbone(config)), config.pretraining)
+    view = size(contrastive, config.canvas)
+    image = replace(view, macs=2 * view.macs, activation_bytes=2 * view.activation_bytes)
+    return RunSize(main, joint, image)
+
+
+def _backbone(config: RunConfig) -> Backbone:
+    with torch.device("meta"):
+        _, backbone = build_model(build_task(config.task, config.data.class_names()), config.backbone)
+    return backbone

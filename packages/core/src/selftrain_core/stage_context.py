@@ -17,7 +17,7 @@ from torch import nn
 
 from selftrain_core import __version__
 from selftrain_core.accelerators import prepare_model, select_accelerator
-from selftrain_core.components import build_model, build_task
+from selftrain_core.components import body_of, build_model, build_task
 from selftrain_core.config import (
     JointConfig,
     PredictionConfig,
@@ -30,7 +30,7 @@ from selftrain_core.data_source import DataSource
 from selftrain_core.errors import RunError
 from selftrain_core.evaluation import evaluate_model
 from selftrain_core.index import Index, build_sources
-from selftrain_core.interfaces import Accelerator, Backbone, Task
+from selftrain_core.interfaces import Accelerator, Task
 from selftrain_core.keys import fold, name_key, seed_of
 from selftrain_core.plugins import registry
 from selftrain_core.progress import Observer, Reporter
@@ -217,17 +217,6 @@ class StageContext:
             precision=device.precision,
             progress=progress,
         )
-
-
-def backbone_of(model: nn.Module) -> Backbone:
-    """Return the backbone in a task's model, the outermost if it wraps another."""
-    return next(part for part in model.modules() if isinstance(part, Backbone))
-
-
-def body_of(backbone: Backbone) -> Backbone:
-    """Return what a pyramid stands on, and any other backbone itself: what inits are for."""
-    body = getattr(backbone, "body", None)
-    return body_of(body) if isinstance(body, Backbone) else backbone
 
 
 def views_of(settings: PredictionConfig) -> tuple[View, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from selftrain_core.components import build_augmentation
+from selftrain_core.components import backbone_of, build_augmentation
 from selftrain_core.config import TrainingConfig
 from selftrain_core.fitting import fit, silence_lightning
 from selftrain_core.index import Index
@@ -21,7 +21,7 @@ from selftrain_core.objective import NormalisedObjective
 from selftrain_core.plan import Plan, StreamPlan
 from selftrain_core.recorder import Validation
 from selftrain_core.samples import Group, HumanLabels, StepDataset, Stream
-from selftrain_core.stage_context import StageContext, backbone_of, made_again
+from selftrain_core.stage_context import StageContext, made_again
 from selftrain_core.stepping import Recipe
 from selftrain_core.training import TrainingModule
 from selftrain_core.weights import load_weights, save_model

@@ -107,8 +107,11 @@ def save_model(folder: Path, name: str, model: nn.Module, description: Mapping[s
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     path = folder / f"{name}.safetensors"
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         try:
             save_file(tensors, str(temporary))
+            temporary.chmod(mode)  # safetensors writes files that their owner alone can read
         except SafetensorError as error:  # its own type for a full disk and a missing folder too
             raise RunError(f"{path} cannot be written: {explain(error)}") from error
     write_json(folder / f"{name}.json", description)
