@@ -77,8 +77,8 @@ def test_folders_that_are_not_the_classes_are_explained(tmp_path: Path, there: l
         list(folders(tmp_path).scan())
     assert str(raised.value) == (
         f"the folders in {tmp_path} are not the classes\n{said}  all folders: {', '.join(names)}\n"
-        "  all classes: dog, cat\n  rename the folders, move them elsewhere, or change the setting classes; a class without "
-        "images needs an empty folder"
+        "  all classes: dog, cat\n  rename the folders, move them elsewhere, or change the setting classes; a class "
+        "without images needs an empty folder"
     )
 
 
