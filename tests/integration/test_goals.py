@@ -115,6 +115,18 @@ def test_a_summary_of_the_teacher_alone(make_config: MakeConfig, tmp_path: Path)
     assert "Labelling" not in text
 
 
+def test_without_a_pool_there_is_a_teacher_alone(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(data={"unlabelled": None})
+    begun, summary = steps_to(Goal(), config, tmp_path / "run")
+    assert begun == ["round-0/teacher", "round-0/teacher/evaluation"]
+    assert [model["name"] for model in summary["models"] if model["checkpoint"] == "last"] == ["teacher"]
+    for goal in (Goal("label"), Goal("learn")):
+        with pytest.raises(ConfigError, match=r"has no data\.unlabelled: there is nothing for a teacher to label"):
+            steps_to(goal, config, tmp_path / "run")
+    # With a pool it goes on from there: the teacher is the same.
+    assert actions(make_config(), tmp_path / "run", Goal())["round-0/teacher"] == "skip"
+
+
 def test_a_dry_run_does_nothing(make_config: MakeConfig, tmp_path: Path) -> None:
     outlook = forecast(make_config(), tmp_path / "none" / "run")
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ import click
 import yaml
 
 from selftrain.options import json_option
-from selftrain.recipes.build import images_seen, ours, parsed, recipe_config
+from selftrain.recipes.build import images_seen, ours, parsed, recipe_config, to_make
 from selftrain.recipes.cells import Cell, all_cells
 from selftrain.recipes.models import MODELS
 from selftrain.summary_table import format_table
@@ -21,10 +21,7 @@ SCHEMA = 1
 
 @click.group()
 def recipes() -> None:
-    """The experiments of the paper: one configuration for each cell of its tables.
-
-    Cells of joint training (Table 7) are not there yet.
-    """
+    """The experiments of the paper: one configuration for each cell of its tables."""
 
 
 @recipes.command("list")
@@ -53,7 +50,8 @@ def list_recipes(*, as_json: bool) -> None:
 _EXAMPLE = """\b
 With COCO, say, in the folder coco beside the configuration:
   selftrain recipes show NAME > recipe.yaml
-  selftrain run recipe.yaml -o RUN      (selftrain teach, where the cell has no self-training)
+  selftrain run recipe.yaml -o RUN
+What has to be made first, such as lists of fractions, stands at its top, with the commands.
 """
 
 
@@ -83,7 +81,7 @@ def _facts(cell: Cell) -> dict[str, Any]:
         "steps": cell.steps,
         "teacher_steps": cell.teacher_steps,
         "images_seen": images_seen(cell),
-        "command": "selftrain run" if cell.unlabelled else "selftrain teach",
+        "to_make": to_make(cell),
         "ours": ours(cell),
     }
 
@@ -107,7 +105,9 @@ def _as_yaml(cell: Cell) -> str:
     lines = [
         f"# {cell.name}",
         f"# Zoph et al. 2020, Table {cell.table}: {cell.label}. There {cell.result:g} % {metric}; not run by us.",
-        "# To be had by: " + ("selftrain run" if cell.unlabelled else "selftrain teach, for there is no self-training"),
+        "#",
+        "# To be made first, once the sets lie where the paths below say:",
+        *(f"#   {line}" for line in to_make(cell)),
         "#",
         "# What the paper does not state, or is done otherwise here:",
         *(f"#   {key}: {reason}" for key, reason in ours(cell).items()),

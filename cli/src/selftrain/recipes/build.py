@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.recipes.cells import Cell
-from selftrain.recipes.datasets import data_section, joint_section
-from selftrain.recipes.models import MODELS
+from selftrain.recipes.datasets import data_section, joint_section, lists_to_make
+from selftrain.recipes.models import MODELS, SIMCLR_CHECKPOINT
 from selftrain_core.config import RunConfig, parse_config
 
 Section = dict[str, Any]
@@ -94,6 +94,22 @@ def ours(cell: Cell) -> dict[str, str]:
     if not cell.unlabelled:
         for key in [key for key in found if key.startswith(("student.", "objective.", "labelling."))]:
             del found[key]
+    return found
+
+
+def to_make(cell: Cell) -> list[str]:
+    """Return what has to be there beside the sets, as commands where there are such; RECIPE.yaml is the recipe."""
+    found = [lists_to_make(cell.labelled)]
+    if cell.joint:
+        found.append(
+            "python -c \"import json, os; json.dump(sorted(os.listdir('imagenet/train')), "
+            "open('imagenet/classes.json', 'w'))\""
+        )
+    if cell.init == "simclr":
+        found.append(
+            f"{SIMCLR_CHECKPOINT}: the published weights, as PyTorch's; or those of a run of your own, "
+            "RUN/pretraining/backbone.safetensors"
+        )
     return found
 
 

@@ -18,6 +18,12 @@ _VOC = """\
 background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse, motorbike,
 person, pottedplant, sheep, sofa, train, tvmonitor"""
 
+HELD_OUT = 0.02
+"""The share of the labelled images that steps are chosen by: 2,366 of COCO's."""
+COCO_IMAGES = 118_287
+"""Of train2017, by which the paper's fractions are counted."""
+_COCO_LISTS, _VOC_LISTS = "coco/splits", "voc2012/splits"
+
 CLASSES: dict[str, list[str]] = {
     name: [each.strip() for each in text.replace("\n", " ").split(",")]
     for name, text in (("coco", _COCO), ("voc", _VOC))
@@ -27,8 +33,6 @@ _UNLABELLED: dict[str, Section] = {
     "imagenet": {"name": "core/images", "images": "imagenet/train"},
     "oid": {"name": "core/images", "images": "open-images/train"},
     "coco-all": {"name": "core/images", "images": "coco"},
-    "coco-unlabelled": {"name": "core/images", "images": "coco/unlabeled2017"},
-    "voc": {"name": "core/images", "images": "voc2012/JPEGImages"},
     "voc-aug": {
         "name": "core/images",
         "images": "voc2012/JPEGImages",
@@ -50,6 +54,25 @@ def _voc(**more: Any) -> Section:
         "masks": f"{folder}/SegmentationClassAug",
         **more,
     }
+
+
+def lists_to_make(labelled: str) -> str:
+    """Return the command that makes the lists of a recipe that no set is distributed with.
+
+    Args:
+        labelled: As in `selftrain.recipes.cells.Cell`.
+    """
+    draw = f"selftrain split RECIPE.yaml --source labelled --validation {HELD_OUT}"
+    if labelled.startswith("voc"):
+        return f"{draw} -o {_VOC_LISTS}"
+    size = _coco_size(labelled)
+    whole = f" --count {size} --set data.sources.labelled.list=null" if size else ""
+    return f"{draw}{whole} -o {_COCO_LISTS}"
+
+
+def _coco_size(labelled: str) -> int | None:
+    share = labelled.partition("-")[2]
+    return round(COCO_IMAGES * int(share) / 100) if share else None
 
 
 def joint_section(weight: float, images: int) -> Section:
@@ -76,19 +99,20 @@ def joint_section(weight: float, images: int) -> Section:
 def data_section(labelled: str, unlabelled: str | None) -> Section:
     """Return the section ``data`` of a configuration.
 
-    Without self-training there is a pool too: a configuration has one, and teaching alone does not look at it.
-
     Args:
         labelled: As in `selftrain.recipes.cells.Cell`.
         unlabelled: Likewise.
     """
     is_coco = labelled.startswith("coco")
     sources = _coco_sources(labelled) if is_coco else _voc_sources(labelled)
-    sources["pool"] = _UNLABELLED[unlabelled or ("coco-unlabelled" if is_coco else "voc")]
+    pool = {}
+    if unlabelled:
+        sources["pool"] = _UNLABELLED[unlabelled]
+        pool = {"unlabelled": "pool - labelled - held_out - val"}
     return {
         "sources": sources,
         "labelled": "labelled - held_out",
-        "unlabelled": "pool - labelled - held_out - val",
+        **pool,
         "validation": "held_out",
         "test": "val",
         "classes": CLASSES["coco" if is_coco else "voc"],
@@ -96,10 +120,10 @@ def data_section(labelled: str, unlabelled: str | None) -> Section:
 
 
 def _coco_sources(labelled: str) -> dict[str, Section]:
-    share = labelled.partition("-")[2]
+    size = _coco_size(labelled)
     return {
-        "labelled": _coco("train2017", list=f"coco/splits/labelled-{share}.txt") if share else _coco("train2017"),
-        "held_out": _coco("train2017", list="coco/splits/held-out.txt"),
+        "labelled": _coco("train2017", list=f"{_COCO_LISTS}/labelled-{size}-seed0.txt") if size else _coco("train2017"),
+        "held_out": _coco("train2017", list=f"{_COCO_LISTS}/val.txt"),
         "val": _coco("val2017"),
     }
 
@@ -108,6 +132,6 @@ def _voc_sources(labelled: str) -> dict[str, Section]:
     sets = "voc2012/ImageSets/Segmentation"
     return {
         "labelled": _voc(list=f"{sets}/{'trainaug' if labelled == 'voc-aug' else 'train'}.txt"),
-        "held_out": _voc(list=f"{sets}/held-out.txt"),
+        "held_out": _voc(list=f"{_VOC_LISTS}/val.txt"),
         "val": _voc(list=f"{sets}/val.txt"),
     }

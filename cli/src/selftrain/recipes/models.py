@@ -42,7 +42,8 @@ class Model:
 
 _NORMS = {"batch_norm_momentum": 0.003, "batch_norm_epsilon": 1e-3}
 _RETINANET_NORMS = {"batch_norm_momentum": 0.003, "batch_norm_epsilon": 1e-4}
-_SIMCLR = {"name": "simclr", "checkpoint": "checkpoints/simclr-resnet50.pth"}
+SIMCLR_CHECKPOINT = "checkpoints/simclr-resnet50.pth"
+_SIMCLR = {"name": "simclr", "checkpoint": SIMCLR_CHECKPOINT}
 
 
 def _retinanet(channels: int = 256, num_convs: int = 4, **more: Any) -> Section:

@@ -9,7 +9,6 @@ from selftrain_core import sets
 from selftrain_core.config import RunConfig
 from selftrain_core.config_model import DataSourceChoice, identity
 from selftrain_core.digest import changes, flatten
-from selftrain_core.index import ROLES
 from selftrain_core.rounds import rounds
 from selftrain_core.workshop import Workshop, source_identities
 
@@ -52,7 +51,7 @@ def _effect(key: str, first: RunConfig, second: RunConfig) -> str:
 
 def _digests(config: RunConfig, *, with_paths: bool) -> dict[str, str]:
     """Return the digest of each stage, as if the data were what the settings say of it."""
-    data: dict[str, Any] = {role: _said_of(config, role, with_paths=with_paths) for role in ROLES}
+    data: dict[str, Any] = {role: _said_of(config, role, with_paths=with_paths) for role in config.data.parts()}
     if config.pretraining is not None:
         data["pretraining"] = _terms(config.pretraining.images, config.data.sources) if with_paths else []
     for name, joint in config.joint.items():
@@ -66,7 +65,7 @@ def _digests(config: RunConfig, *, with_paths: bool) -> dict[str, str]:
 def _said_of(config: RunConfig, role: str, *, with_paths: bool) -> list[Any]:
     if not with_paths:
         return source_identities(config, role)
-    return _terms(getattr(config.data, role), config.data.sources)
+    return _terms(config.data.parts()[role], config.data.sources)
 
 
 def _terms(expression: str, sources: Mapping[str, DataSourceChoice]) -> list[Any]:

@@ -72,14 +72,18 @@ def multiple_of_32(canvas: tuple[int, int]) -> tuple[int, int]:
 class DataConfig(StrictModel):
     """Named sources, and which of their images play which part.
 
-    The four parts are set expressions over the names: ``train - labelled + photos``.
+    The parts are set expressions over the names: ``train - labelled + photos``.
     """
 
     sources: dict[str, DataSourceChoice] = Field(
         description="Where images and labels lie, each under a name of your own.", json_schema_extra=NOT_IDENTITY
     )
     labelled: str = Field(description="The images that teach: an expression.", json_schema_extra=NOT_IDENTITY)
-    unlabelled: str = Field(description="The pool, which the teacher labels.", json_schema_extra=NOT_IDENTITY)
+    unlabelled: str | None = Field(
+        default=None,
+        description="The pool, which the teacher labels. null: none; then there is a teacher alone.",
+        json_schema_extra=NOT_IDENTITY,
+    )
     validation: str = Field(description="Labelled images to choose settings by.", json_schema_extra=NOT_IDENTITY)
     test: str = Field(description="Labelled images that choose nothing, read once.", json_schema_extra=NOT_IDENTITY)
     classes: tuple[str, ...] | DataPath = Field(
@@ -93,12 +97,22 @@ class DataConfig(StrictModel):
 
     @model_validator(mode="after")
     def _check_expressions(self) -> Self:
-        for role in ("labelled", "unlabelled", "validation", "test"):
+        for role, images in self.parts().items():
             try:
-                sets.parse(getattr(self, role), self.sources)
+                sets.parse(images, self.sources)
             except ConfigError as error:
                 raise ConfigError(f"data.{role}: {error}") from error
         return self
+
+    def parts(self) -> dict[str, str]:
+        """Return the expression of each part that there is."""
+        every = {
+            "labelled": self.labelled,
+            "unlabelled": self.unlabelled,
+            "validation": self.validation,
+            "test": self.test,
+        }
+        return {role: images for role, images in every.items() if images is not None}
 
     def class_names(self) -> tuple[str, ...]:
         """Return the ordered class names.

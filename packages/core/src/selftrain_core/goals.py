@@ -49,6 +49,11 @@ class Goal:
                 "the configuration has no pre-training\n  give it the images to learn from, one or several of "
                 "data.sources, for example: --set pretraining.images='train + pool'"
             )
+        if not last:
+            raise ConfigError(
+                "the configuration has no data.unlabelled: there is nothing for a teacher to label\n  give it the "
+                "images to label, one or several of data.sources, for example: --set data.unlabelled='pool'"
+            )
         if self.round > len(last):
             raise ConfigError(
                 f"there is no round {self.round}: the configuration has rounds: {len(last)}\n"

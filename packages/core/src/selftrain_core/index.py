@@ -72,7 +72,7 @@ class Part:
 
 def write_index(path: Path, data: DataConfig, sources: Mapping[str, DataSource]) -> None:
     """Scan the sources and write the index of a run: see `write_parts`."""
-    write_parts(path, {role: Part(getattr(data, role), f"data.{role}") for role in ROLES}, sources)
+    write_parts(path, {role: Part(images, f"data.{role}") for role, images in data.parts().items()}, sources)
 
 
 def write_parts(path: Path, parts: Mapping[str, Part], sources: Mapping[str, DataSource]) -> None:

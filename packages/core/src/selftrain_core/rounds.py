@@ -33,6 +33,8 @@ def rounds(work: Workshop, config: RunConfig) -> None:
     # A teacher is trained on the human labels (§3.2).
     teacher = work.teach()
     work.evaluate(teacher)
+    if config.data.unlabelled is None:
+        return
     models, stores = [teacher], []
 
     for number in range(1, config.rounds + 1):

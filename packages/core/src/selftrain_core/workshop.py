@@ -11,7 +11,7 @@ from selftrain_core import sets
 from selftrain_core.config import RunConfig, TrainingConfig
 from selftrain_core.config_model import identity
 from selftrain_core.errors import SelftrainError
-from selftrain_core.index import ROLES, Index, Part, build_sources, write_index, write_parts
+from selftrain_core.index import Index, Part, build_sources, write_index, write_parts
 from selftrain_core.run_folder import Stage
 
 PRETRAINING, TEACHER, BASELINE = "pretraining", "round-0/teacher", "round-0/baseline"
@@ -33,11 +33,11 @@ def scan(config: RunConfig, folder: Path) -> dict[str, Any]:
     path = folder / f"{INDEX}{NEW}"
     write_index(path, data, sources)
     images = Index(path)
-    found = {role: {**images.fingerprint(role), "sources": source_identities(config, role)} for role in ROLES}
+    found = {role: {**images.fingerprint(role), "sources": source_identities(config, role)} for role in data.parts()}
     if config.pretraining is not None:
         path = folder / f"{PRETRAINING_INDEX}{NEW}"
         given = Part(config.pretraining.images, "pretraining.images")
-        held_out = {role: Part(getattr(data, role), f"data.{role}") for role in ("validation", "test")}
+        held_out = {role: Part(data.parts()[role], f"data.{role}") for role in ("validation", "test")}
         write_parts(path, {"unlabelled": given, **held_out}, sources)
         # Their labels are not read: who reads them does not matter.
         found["pretraining"] = Index(path).fingerprint("unlabelled")
@@ -75,7 +75,7 @@ def joint_index(name: str) -> str:
 def source_identities(config: RunConfig, role: str) -> list[dict[str, Any]]:
     """Return what identifies the readers of the images of one part."""
     data = config.data
-    return [data.sources[name].identity() for _, name in sets.parse(getattr(data, role), data.sources)]
+    return [data.sources[name].identity() for _, name in sets.parse(data.parts()[role], data.sources)]
 
 
 class Workshop:
