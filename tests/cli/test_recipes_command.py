@@ -167,6 +167,7 @@ def test_an_unknown_recipe_is_refused() -> None:
     assert "did you mean 'table2-b7-retinanet-random-s1-coco'" in run(
         "recipes", "show", "table2-b7-retinanet-random-s1-cocoo", code=2
     )
+    assert "these begin so: table4-r50-" in run("recipes", "show", "table4", code=2)
     assert "there is neither a file nor a recipe 'table99'" in run("plan", "table99", code=2)
 
 

@@ -38,6 +38,8 @@ _SMALLEST_CELL = 256
 _MOST_PIXELS = 80_000_000
 """Fewer than those from which on programs take a picture for an attack."""
 _CELL_PER_LETTER, _SMALLEST_LETTER, _LARGEST_LETTER = 20, 13, 26
+_MOST_LINES = 5
+"""Of the text over a cell."""
 _OPACITY = 0.35
 """Of masks: low, so that a change of colours is seen."""
 _IGNORE_RGB = (190, 190, 190)
@@ -244,13 +246,15 @@ def _sheet(
     rows: Sequence[Sequence[NDArray[np.uint8]]],
     legend: Legend,
 ) -> Image.Image:
-    """Return the cells in a grid: a title and captions for the columns above, a name over each cell, a legend below."""
+    """Return the cells in a grid: a title and captions for the columns above, a text over each cell, a legend below."""
     height, width = rows[0][0].shape[:2]
     size = min(max(width // _CELL_PER_LETTER, _SMALLEST_LETTER), _LARGEST_LETTER)
     letters, line = font(size), size + size // 2
     total_width = GAP + len(captions) * (width + GAP)
     strip = legend_strip(legend, total_width, size=size)
-    top, step = GAP + 2 * line, line + height + GAP
+    wrapped = [[_wrapped(text, letters, width) for text in texts] for texts in names]
+    above = line * max(len(text) for texts in wrapped for text in texts)
+    top, step = GAP + 2 * line, above + height + GAP
     sheet = Image.new("RGB", (total_width, top + len(rows) * step + strip.height), "white")
     pen = ImageDraw.Draw(sheet)
 
@@ -260,14 +264,28 @@ def _sheet(
     write(GAP, GAP, title, total_width - 2 * GAP, "black")
     for column, caption in enumerate(captions):
         write(GAP + column * (width + GAP), GAP + line, caption, width, "black")
-    for number, (texts, row) in enumerate(zip(names, rows, strict=True)):
+    for number, (texts, row) in enumerate(zip(wrapped, rows, strict=True)):
         upper = top + number * step
         for column, (text, cell_HW3) in enumerate(zip(texts, row, strict=True)):
             left = GAP + column * (width + GAP)
-            write(left, upper, text, width, "#606060")
-            sheet.paste(Image.fromarray(cell_HW3), (left, upper + line))
+            for place, part in enumerate(text, start=-len(text)):
+                write(left, upper + above + place * line, part, width, "#606060")
+            sheet.paste(Image.fromarray(cell_HW3), (left, upper + above))
     sheet.paste(strip, (0, sheet.height - strip.height))
     return sheet
+
+
+def _wrapped(text: str, letters: ImageFont.FreeTypeFont, widest: int) -> list[str]:
+    """Return the text in lines of whole parts, which commas divide; what is left after the last one ends that."""
+    lines = [""]
+    for part in text.split(", "):
+        longer = f"{lines[-1]}, {part}" if lines[-1] else part
+        if lines[-1] and len(lines) < _MOST_LINES and letters.getlength(f"{longer},") > widest:
+            lines[-1] += ","
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def _fitted(text: str, letters: ImageFont.FreeTypeFont, widest: int) -> str:

@@ -44,7 +44,7 @@ def list_recipes(*, as_json: bool) -> None:
             for cell in group
         ]
         click.echo(("\n" if number else "") + f"Table {table}")
-        click.echo(format_table([("recipe", "cell", "result", "steps", "alpha"), *rows]))
+        click.echo(format_table([("recipe", "cell", "paper's %", "steps", "alpha"), *rows]))
 
 
 _EXAMPLE = """\b
@@ -62,7 +62,9 @@ def show(name: str, *, as_json: bool) -> None:
     """Print the recipe NAME as a configuration; its paths are those of the sets as they are distributed."""
     cells = all_cells()
     if name not in cells:
-        raise ConfigError(f"there is no recipe '{name}'{did_you_mean(name, cells)}; list them: selftrain recipes list")
+        begin = [each for each in cells if each.startswith(name)]
+        near = "\n  these begin so: " + ", ".join(begin) if begin else did_you_mean(name, cells)
+        raise ConfigError(f"there is no recipe '{name}'{near}\n  list all: selftrain recipes list")
     cell = cells[name]
     if as_json:
         click.echo(json.dumps(_with_size(cell), indent=2, ensure_ascii=False))
