@@ -1,10 +1,12 @@
 """`torch.compile` of one model of each kind: captured whole, with the same outputs and gradients as without.
 
-What its compilers make of the graph is not tried here: on a processor that takes minutes for each.
+What a compiler makes of the graph takes minutes for each: it is tried with the environment
+variable SELFTRAIN_COMPILER=inductor.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,7 @@ from selftrain_core.components import build_model, build_task
 from selftrain_core.config_model import BackboneChoice, TaskChoice
 from selftrain_core.testing.samples import draws
 
+COMPILER = os.environ.get("SELFTRAIN_COMPILER", "aot_eager")
 LITE = {"name": "timm/tf_efficientnet_lite0", "init": "random"}
 NAS_FPN = {"name": "core/nas-fpn", "body": LITE, "channels": 16, "repeats": 2}
 MASKS, BOXES = "segmentation/semantic", "detection/retinanet"
@@ -59,7 +62,7 @@ def test_is_captured_whole(kind: str) -> None:
     wanted = {name: gradient.clone() for name, gradient in gradients(model).items()}
     model.zero_grad()
     try:
-        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        compiled = torch.compile(model, backend=COMPILER, fullgraph=True)
         found = outputs_of(compiled, images)
         torch.stack([output.square().mean() for output in found]).sum().backward()
     finally:
