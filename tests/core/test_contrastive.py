@@ -50,6 +50,7 @@ def test_how_often_it_is_won() -> None:
     assert float(nt_xent(first, first[[1, 0, 2, 3]], 0.5)[1]) == 0.5
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one_batch(tmp_path: Path) -> None:
     images, weight = draws((2, 6, 5), 3) - 0.5, (draws((5, 4), 4) - 0.5).double().requires_grad_()
     torch.save((*images, weight.detach()), tmp_path / "images.pt")

@@ -106,6 +106,7 @@ def test_what_is_there_is_kept_and_what_lacks_statistics_is_made_again(
     assert files(tmp_path) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_ranks_make_the_store_that_one_makes(index: Path, label: Label, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"

@@ -59,6 +59,7 @@ def test_micro_batches_equal_one_batch(script: dict[str, Any], reference: dict[s
     assert_equal(found, reference, "four micro-batches", atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one(reference: dict[str, Any], tmp_path: Path) -> None:
     for number, state in enumerate(on_ranks(SCRIPT, tmp_path, 2, 2)):
         assert_equal(state, reference, f"rank {number} of 2 with 2 micro-batches", atol=TOLERANCE)

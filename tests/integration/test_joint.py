@@ -116,6 +116,14 @@ def test_the_summary_counts_what_was_seen_beside(run: Path) -> None:
     assert "Joint training: images of other tasks, beside those above: teacher 12, " in (run / "summary.md").read_text()
 
 
+def test_running_averages_are_of_the_tasks_own_images(run: Path) -> None:
+    """Pictures of other kinds would be averaged into what the kept model predicts with."""
+    model = load_file(run / "round-0/teacher/model.safetensors")
+    batches = {int(tensor) for name, tensor in model.items() if name.endswith("num_batches_tracked")}
+    assert batches == {4}, "one for each step"
+    assert any(bool((tensor != 1).any()) for name, tensor in model.items() if name.endswith("running_var"))
+
+
 def test_what_is_kept_predicts_without_the_heads(run: Path) -> None:
     model = load_file(run / "round-1/student/model.safetensors")
     heads = load_file(run / "round-1/student/joint.safetensors")

@@ -85,6 +85,7 @@ def ours(cell: Cell) -> dict[str, str]:
             "joint.imagenet.images": "not described; as many as labelled ones without self-training",
             "joint.imagenet.canvas": "not described; 224, as ImageNet is mostly classified",
             "joint.imagenet.augmentation": "not described; flip, and jitter from 0.8 to 1.2",
+            "joint.imagenet": "batch norm's running averages are of COCO's images alone; of the paper's it is not said",
             "joint.imagenet.classes": "the names of the folders, as a JSON list",
         }
         if cell.unlabelled:

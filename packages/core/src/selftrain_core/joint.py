@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from selftrain_core.batch import HUMAN, Batch
+from selftrain_core.batch_norm import running_averages_kept
 from selftrain_core.interfaces import Augmentation, Backbone, Task
 from selftrain_core.objective import Denominators, NormalisedObjective
 from selftrain_core.precision import Precision, forward
@@ -81,8 +82,14 @@ class JointPart:
     weight: float
 
     def loss(self, model: nn.Module, batch: Batch, denominators: Denominators, precision: Precision) -> Tensor:
-        """Return the share of a batch in the stream's loss."""
+        """Return the share of a batch in the stream's loss.
+
+        Batch norm normalises these images by themselves, and does not remember them: what is kept predicts on images of
+        the task alone, and averages over both kinds would be those of neither.
+        """
         assert isinstance(model, JointModel)
-        outputs = forward(model.others[self.name], batch.image_B3HW, precision)
+        other = model.others[self.name]
+        with running_averages_kept(other):
+            outputs = forward(other, batch.image_B3HW, precision)
         losses = self.task.losses(outputs, batch.targets)
         return self.objective.halves(losses, batch.source_B, denominators)[HUMAN]

@@ -7,15 +7,15 @@ Batch norm sees its images twice by that, and must count them once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.utils.checkpoint import checkpoint
 
+from selftrain_core.batch_norm import running_averages_kept
 from selftrain_core.errors import ConfigError
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -77,19 +77,5 @@ def _checkpointed(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _with_other_statistics(block)
-
-
-@contextmanager
-def _with_other_statistics(block: nn.Module) -> Iterator[None]:
-    """Let batch norm write its running averages elsewhere: it has counted these images already."""
-    norms = [module for module in block.modules() if isinstance(module, _NormBase)]
-    kept = [dict(norm._buffers) for norm in norms]
-    for norm in norms:
-        for name, buffer in norm._buffers.items():
-            norm._buffers[name] = None if buffer is None else buffer.clone()
-    try:
-        yield
-    finally:
-        for norm, buffers in zip(norms, kept, strict=True):
-            norm._buffers.update(buffers)
+    # It has counted these images already.
+    return nullcontext(), running_averages_kept(block)
