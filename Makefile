@@ -4,6 +4,8 @@ VENV ?= .venv
 PACKAGES = packages/core[timm] packages/segmentation packages/detection[faster] packages/augment packages/accel cli[demo]
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
+# Processes that share the tests; each takes a core and up to 2 GB, of the slow ones up to 8.
+JOBS ?= 2
 
 .PHONY: check demo test test-slow lint types fix golden clean
 
@@ -19,10 +21,10 @@ demo: $(INSTALLED)
 	$(BIN)/selftrain demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n $(JOBS) --maxschedchunk 1
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -27,7 +27,7 @@ BY_TABLE = {2: 12, 3: 18, 4: 4, 5: 4, 6: 4, 7: 8, 8: 6, 10: 12, 11: 6, 12: 12, 1
 def run(*arguments: str, code: int = 0) -> str:
     result = CliRunner().invoke(main, list(arguments))
     assert result.exit_code == code, result.output
-    return result.output
+    return result.output if code else result.stdout
 
 
 def find(**wanted: Any) -> Cell:

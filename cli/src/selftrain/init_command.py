@@ -22,6 +22,9 @@ from selftrain.summary_table import format_seconds, format_table
 from selftrain_core.config import load_config
 from selftrain_core.errors import DataError, RunError
 
+SLOWER = 1.2
+"""How much longer than measured the advice on time allows for: the next measurement of a busy machine differs."""
+
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
@@ -72,10 +75,11 @@ def init(
     plan = _plan(found, parts, minutes, tell)
     if plan.steps < FEWEST_STEPS:
         needed = needed_minutes(plan)
+        enough = ceil(needed * SLOWER)
         raise DataError(
             f"{minutes:g} minutes are too short: even at {plan.canvas[0]}×{plan.canvas[1]} pixels this machine has "
             f"time for {max(0, plan.steps)} steps of each model, and fewer than {FEWEST_STEPS} teach nothing\n"
-            f"  it needs about {needed:.1f} minutes: --minutes {ceil(needed + 0.1)}; or fewer unlabelled images"
+            f"  it needs about {needed:.1f} minutes: --minutes {enough}; or fewer unlabelled images"
         )
     lists = write_config(path, found, parts, plan, minutes)
     load_config(path)

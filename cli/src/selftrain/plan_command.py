@@ -64,6 +64,7 @@ def plan(recipe: str, *, overrides: tuple[str, ...], memory: int, checkpointing:
     """
     config, steps = _config(recipe, overrides)
     checkpointing = checkpointing or config.device.activation_checkpointing
+    click.echo("counting …", err=True)  # a large model takes half a minute
     found = {"schema": 1, "recipe": recipe, **_plan(config, steps, memory, checkpointing=checkpointing)}
     click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else _as_text(config, found))
 

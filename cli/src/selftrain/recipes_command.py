@@ -37,7 +37,7 @@ def list_recipes(*, as_json: bool) -> None:
             (
                 cell.name,
                 cell.label,
-                f"{cell.result:g}",
+                f"{cell.result:.2f}".removesuffix("0"),
                 f"{cell.steps:,}",
                 "" if cell.alpha is None else f"{cell.alpha:g}",
             )
@@ -67,6 +67,7 @@ def show(name: str, *, as_json: bool) -> None:
         raise ConfigError(f"there is no recipe '{name}'{near}\n  list all: selftrain recipes list")
     cell = cells[name]
     if as_json:
+        click.echo("counting …", err=True)  # a large model takes half a minute
         click.echo(json.dumps(_with_size(cell), indent=2, ensure_ascii=False))
         return
     click.echo(_as_yaml(cell), nl=False)

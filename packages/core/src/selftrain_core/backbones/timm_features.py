@@ -88,10 +88,16 @@ def _probe(member: str, settings: Mapping[str, Any]) -> nn.Module:
     return probe
 
 
-def _offered(member: str, settings: Mapping[str, Any]) -> dict[int, int]:
+def _offered(member: str, settings: Mapping[str, Any]) -> Mapping[int, int]:
     """Return the strides offered, ascending, each with timm's index of its deepest map."""
+    return _asked(member, tuple(sorted(settings.items())))
+
+
+@cache
+def _asked(member: str, settings: tuple[tuple[str, Any], ...]) -> Mapping[int, int]:
+    # Kept, as a large model takes a second to build and one configuration asks several times.
     try:
-        probe = _probe(member, settings)
+        probe = _probe(member, dict(settings))
     except REFUSALS as error:
         raise ConfigError(f"timm/{member} gives no feature maps: {error}") from error
     info: Any = probe.feature_info
@@ -128,7 +134,8 @@ def _refused(member: str, what: str, own: Mapping[int, int]) -> StridesError:
     return StridesError(text, offers)
 
 
-def _dilated(member: str, output_stride: int) -> dict[int, int]:
+@cache
+def _dilated(member: str, output_stride: int) -> Mapping[int, int]:
     """Return what `_offered` does of the form with an output stride; nothing where there is no such form."""
     try:
         offered = _offered(member, {"output_stride": output_stride})
