@@ -31,6 +31,7 @@ class JointModel(nn.Module):
     def __init__(self, main: nn.Module, backbone: Backbone, tasks: Mapping[str, Task[Any, Any]]) -> None:
         super().__init__()
         self.main = main
+        self._backbone = (backbone,)  # not one part more: it is within the others
         self.others = nn.ModuleDict({name: task.build_model(backbone) for name, task in tasks.items()})
         shared = {id(tensor) for tensor in (*backbone.parameters(), *backbone.buffers())}
         named = (*self.others.named_parameters(), *self.others.named_buffers())
@@ -39,6 +40,11 @@ class JointModel(nn.Module):
     def forward(self, images: Tensor) -> Any:
         """Return the task's outputs."""
         return self.main(images)
+
+    @property
+    def backbone(self) -> Backbone:
+        """What all tasks share."""
+        return self._backbone[0]
 
     @property
     def heads(self) -> nn.Module:
@@ -84,12 +90,11 @@ class JointPart:
     def loss(self, model: nn.Module, batch: Batch, denominators: Denominators, precision: Precision) -> Tensor:
         """Return the share of a batch in the stream's loss.
 
-        Batch norm normalises these images by themselves, and does not remember them: what is kept predicts on images of
-        the task alone, and averages over both kinds would be those of neither.
+        Batch norm normalises these images by themselves, and the backbone's does not remember them: what is kept
+        predicts on images of the task alone, and averages over both kinds would be those of neither.
         """
         assert isinstance(model, JointModel)
-        other = model.others[self.name]
-        with running_averages_kept(other):
-            outputs = forward(other, batch.image_B3HW, precision)
+        with running_averages_kept(model.backbone):
+            outputs = forward(model.others[self.name], batch.image_B3HW, precision)
         losses = self.task.losses(outputs, batch.targets)
         return self.objective.halves(losses, batch.source_B, denominators)[HUMAN]
