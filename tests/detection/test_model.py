@@ -264,6 +264,7 @@ def test_it_pickles_and_copies() -> None:
             assert_same(again(images), expected)
 
 
+@pytest.mark.slow
 def test_it_compiles_whole() -> None:
     model = build(tiny()).eval()
     compiled: Any = torch.compile(model, backend="eager", fullgraph=True)
