@@ -6,11 +6,13 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from selftrain_core import hookimpl, labelling, launch, run_folder
+from selftrain_core import hookimpl, labelling, launch, run_folder, stages
+from selftrain_core.checking import check_labels
 from selftrain_core.config import RunConfig, dump_config, parse_config
 from selftrain_core.errors import DataError, RunError, StageFailedError
 from selftrain_core.index import Index
@@ -265,6 +267,27 @@ def test_a_broken_test_image_is_found_before_the_first_step(
     with pytest.raises(DataError, match=r"test-1\.png cannot be read.*\n.*'test-1' of data\.test, .*mend it"):
         self_train(configure(squares), tmp_path / "run", in_process=True)
     assert not (tmp_path / "run/round-0/teacher/metrics.jsonl").exists()
+
+
+def test_images_are_looked_at_again_once_some_are_others(
+    configure: MakeConfig, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that goes on has looked at all of them, but not at what they are by now."""
+    config, run, checks = configure(squares, device={"checkpoint_seconds": 0}), tmp_path / "run", []
+
+    def check(*args: Any, **settings: Any) -> Any:
+        checks.append(args)
+        return check_labels(*args, **settings)
+
+    monkeypatch.setattr(stages, "check_labels", check)
+    for images_seen in (12, 21):
+        with pytest.raises(InterruptedHereError):
+            self_train(config, run, Recording(("score", "round-0/teacher", images_seen)), in_process=True)
+    assert len(checks) == 1
+    path = squares / "images" / "test-1.png"
+    path.write_bytes(path.read_bytes()[:70])
+    with pytest.raises(DataError, match=r"test-1\.png cannot be read"):
+        self_train(config, run, in_process=True)
 
 
 def test_a_stage_folder_without_its_record_lends_nothing(

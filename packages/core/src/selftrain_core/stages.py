@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from selftrain_core import labelling, pictures
-from selftrain_core.checking import check_joint, check_labels
+from selftrain_core.checking import ROLES_WITH_LABELS, check_joint, check_labels
 from selftrain_core.components import build_policy_for
 from selftrain_core.distributed import several_ranks
 from selftrain_core.errors import DataError, RunError
-from selftrain_core.files import write_json
+from selftrain_core.files import write_json, write_text
 from selftrain_core.interfaces import Policy
 from selftrain_core.labels import ScoreStatistics
 from selftrain_core.pretraining import pretrain
@@ -24,18 +24,28 @@ from selftrain_core.store import USABLE, PseudoLabelStore, usable_rows
 from selftrain_core.weights import read_description
 
 STATISTICS = "labelled-statistics.json"
+CHECKED = "checked.json"
+"""Which images were looked at before the teacher was trained."""
 
 
 def teach(context: StageContext) -> dict[str, Any]:
     """Train on human labels alone: the teacher."""
     config = context.config
-    # It is there once everything is checked: a training that goes on need not look at all images again.
-    if not (context.folder / STATISTICS).exists():
+    images, checked = json.dumps(_images_to_check(context)), context.folder / CHECKED
+    # A training that goes on need not look at all of them again, unless some are others by now.
+    if not checked.exists() or checked.read_text(encoding="utf-8") != images:
         labelled = _check(context)
         # A policy finds its mistakes when it is fitted: here, rather than once the teacher is trained.
         build_policy_for(context.task, config.policy).fit(labelled, labelled)
         write_json(context.folder / STATISTICS, labelled.to_json())
+        write_text(checked, images)
     return train(context, config.teacher, [human_stream(context)], context.new_model(with_init=True), alpha=0.0)
+
+
+def _images_to_check(context: StageContext) -> dict[str, Any]:
+    parts = {role: context.index.fingerprint(role) for role in ROLES_WITH_LABELS}
+    joint = {f"joint.{name}": part.labels.index.fingerprint("labelled") for name, part in context.joint.items()}
+    return {**parts, **joint}
 
 
 def _check(context: StageContext) -> ScoreStatistics:
