@@ -1,4 +1,4 @@
-"""Settings of all tests: one thread, so that runs beside each other do not wait for one another; no test left to luck."""
+"""Settings of all tests: one thread, so that runs beside each other do not wait for one another; no luck."""
 
 import os
 import sys
