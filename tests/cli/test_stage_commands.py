@@ -119,6 +119,13 @@ def test_what_a_stage_came_to_is_a_table(monkeypatch: pytest.MonkeyPatch, config
     )
 
 
+def test_images_of_joint_streams_are_told_beside_the_table(monkeypatch: pytest.MonkeyPatch, config: str) -> None:
+    joint = {**TEACHER, "result": {**TEACHER["result"], "joint_images_seen": {"digits": 1_200}}}
+    answer(monkeypatch, "self_train", {"schema": 1, "stages": [joint]})
+    shown = invoke("teach", config, "-o", "out").stdout
+    assert "\n\n- round-0/teacher: beside its own 1,200 images of joint.digits\n\n" in shown
+
+
 def test_a_summary_without_a_student_is_a_table(monkeypatch: pytest.MonkeyPatch, config: str) -> None:
     answer(monkeypatch, "self_train", SUMMARY)
     shown = invoke("evaluate", config, "-o", "out").stdout

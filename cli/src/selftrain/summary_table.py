@@ -43,8 +43,17 @@ def show_stages(stages: Sequence[Mapping[str, Any]], folder: Path) -> None:
     click.echo(format_table([_STAGE_HEADER, *map(_stage_row, stages)], right=(2, 3, 4)))
     click.echo()
     last = stages[-1]
+    said = [
+        f"{stage['name']}: beside its own {count:,} images of joint.{stream}"
+        for stage in stages
+        for stream, count in stage["result"].get("joint_images_seen", {}).items()
+    ]
     if "states" in last["result"]:
-        click.echo(f"- {', '.join(f'{count:,} {state}' for state, count in last['result']['states'].items())}\n")
+        said.append(", ".join(f"{count:,} {state}" for state, count in last["result"]["states"].items()))
+    for line in said:
+        click.echo(f"- {line}")
+    if said:
+        click.echo()
     click.echo(f"  {folder / last['name']}")
 
 
