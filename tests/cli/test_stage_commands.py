@@ -36,7 +36,7 @@ SUMMARY = {
     "labelling": {"images": 0, "seconds": 0.0, "states": {}, "nothing_kept": [], "views": 1},
     "pretraining": None,
 }
-TEACHER = {
+TEACHER: dict[str, Any] = {
     "name": "round-0/teacher", "kind": "teach", "made": False, "validation": 31.2,
     "result": {"images_seen": 2000, "seconds": 60.0, "training_seconds": 54.0},
 }  # fmt: skip
