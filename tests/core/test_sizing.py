@@ -64,21 +64,41 @@ def adamw(ema: float | None = 0.9) -> TrainingConfig:
 def test_a_step_is_cut_into_parts_that_fit() -> None:
     size = ModelSize(parameters=1000, macs=0, activation_bytes=100, fixed_bytes=50)
     # Weights, gradients, two averages of AdamW and that of the weights, four bytes each.
-    plan = plan_memory(size, adamw(), images=20, memory_bytes=29_000, devices=2)
+    plan = plan_memory(size, adamw(), streams=[20], memory_bytes=29_000, devices=2)
     assert plan.state_bytes == 20_000
     assert (plan.micro_batch, plan.micro_batches) == (10, 1)
     assert plan.used_bytes == 20_000 + 50 + 1000
     # Three quarters of 27,500 leave 575 bytes: five images, so ten in two parts.
-    plan = plan_memory(size, adamw(), images=20, memory_bytes=27_500, devices=2)
+    plan = plan_memory(size, adamw(), streams=[20], memory_bytes=27_500, devices=2)
     assert (plan.micro_batch, plan.micro_batches) == (5, 2)
     # Room for seven of ten: two parts of five, not of seven and three.
-    assert plan_memory(size, adamw(), 20, 27_700, 2).micro_batch == 5
+    assert plan_memory(size, adamw(), [20], 27_700, 2).micro_batch == 5
 
 
 def test_what_does_not_fit_says_what_one_image_takes() -> None:
     size = ModelSize(parameters=1000, macs=0, activation_bytes=100, fixed_bytes=50)
-    plan = plan_memory(size, adamw(), images=20, memory_bytes=20_000, devices=1)
+    plan = plan_memory(size, adamw(), streams=[20], memory_bytes=20_000, devices=1)
     assert (plan.micro_batch, plan.micro_batches, plan.used_bytes) == (0, 0, 20_150)
+
+
+def test_each_stream_is_cut_for_itself() -> None:
+    """Nine human and nine pseudo images in four parts: three and three come together, not five."""
+    size = ModelSize(parameters=1000, macs=0, activation_bytes=100, fixed_bytes=50)
+    plan = plan_memory(size, adamw(), [9, 9], memory_bytes=27_600, devices=1)
+    assert (plan.micro_batch, plan.micro_batches, plan.used_bytes) == (6, 3, 20_650)
+    plan = plan_memory(size, adamw(), [9, 9], memory_bytes=27_400, devices=1)
+    assert (plan.micro_batch, plan.micro_batches) == (4, 5)
+
+
+def test_no_part_is_left_without_images() -> None:
+    """A training in more parts than a stream has images would be refused."""
+    size, head = (ModelSize(1000, 0, activation_bytes=100, fixed_bytes=0) for _ in range(2))
+    plan = plan_memory(size, adamw(), [8], 10**9, 1, [(head, 2)])
+    assert (plan.micro_batch, plan.micro_batches) == (8, 1)
+    # Two parts take 500 bytes beside the weights' 40,000, and more parts than joint images there cannot be.
+    assert plan_memory(size, adamw(), [8], 54_000, 1, [(head, 2)]).micro_batches == 2
+    plan = plan_memory(size, adamw(), [8], 53_600, 1, [(head, 2)])
+    assert (plan.micro_batch, plan.micro_batches, plan.used_bytes) == (0, 0, 40_500)
 
 
 @pytest.mark.parametrize(("name", "ema", "copies"), [("sgd", None, 3), ("sgd", 0.9, 4), ("adamw", None, 4)])
@@ -87,4 +107,4 @@ def test_what_training_keeps_of_each_weight(name: str, ema: float | None, copies
     training = TrainingConfig.model_validate({"optimizer": OptimizerConfig.model_validate({"name": name})}).model_copy(
         update={"ema_decay": ema}
     )
-    assert plan_memory(size, training, 1, 10**9, 1).state_bytes == copies * 4000
+    assert plan_memory(size, training, [1], 10**9, 1).state_bytes == copies * 4000

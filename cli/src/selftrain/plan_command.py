@@ -90,22 +90,22 @@ def _plan(config: RunConfig, names: Sequence[str], memory: int, *, checkpointing
 
     size = size_of_run(config, activation_checkpointing=checkpointing)
     student, pretraining = config.student, config.pretraining
-    trainings: dict[str, tuple[Any, int]] = {
-        "pretraining": (pretraining, pretraining.images_per_step if pretraining else 0),
-        "teacher": (config.teacher, config.teacher.human),
-        "student": (student, student.human + student.pseudo),
+    trainings: dict[str, tuple[Any, tuple[int, ...]]] = {
+        "pretraining": (pretraining, (pretraining.images_per_step if pretraining else 0,)),
+        "teacher": (config.teacher, (config.teacher.human,)),
+        "student": (student, (student.human, student.pseudo)),
     }
     steps = {}
     for name in names:
-        training, images = trainings[name]
+        training, streams = trainings[name]
         is_pretraining = name == "pretraining"
         model = size.pretraining if is_pretraining else size.main
         assert model is not None
         joint = {} if is_pretraining else {each: config.joint[each].images for each in size.joint}
         parts = [(size.joint[each], number) for each, number in joint.items()]
-        fit = plan_memory(model, training, images, memory, config.device.devices, parts)
+        fit = plan_memory(model, training, streams, memory, config.device.devices, parts)
         steps[name] = {
-            "images": images,
+            "images": sum(streams),
             "joint_images": joint,
             "state_bytes": fit.state_bytes,
             "micro_batch": fit.micro_batch,
@@ -149,7 +149,7 @@ def _as_text(config: RunConfig, found: dict[str, Any]) -> str:
         images = " + ".join(f"{number:,}" for number in (step["images"], *step["joint_images"].values()))
         at_once, parts = f"{step['micro_batch']:,}", f"{step['micro_batches']:,}"
         if not step["micro_batch"]:
-            at_once, parts = "too many" if name == "pretraining" else "not even 1", "–"
+            at_once, parts = "too many", "–"
         elif name == "pretraining":
             parts = "–"
         used = f"{_size(step['used_bytes'])} of {_size(found['memory_bytes'])}"

@@ -70,8 +70,8 @@ class MemoryPlan:
 
     Attributes:
         state_bytes: Weights, gradients, the optimiser's averages, the weight average.
-        micro_batch: Images at once on a device, those of joint streams apart; 0 if a step does not fit, in whatever
-            parts.
+        micro_batch: Images at once on a device, those of joint streams apart; 0 if a step does not fit, even in as many
+            parts as leave none without images.
         micro_batches: Parts of a step, `device.micro_batches`.
         used_bytes: What is taken then; where nothing fits, what the smallest parts would take.
     """
@@ -184,7 +184,7 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 def plan_memory(
     size: ModelSize,
     training: TrainingConfig | PretrainingConfig,
-    images: int,
+    streams: Sequence[int],
     memory_bytes: int,
     devices: int,
     joint: Sequence[tuple[ModelSize, int]] = (),
@@ -194,7 +194,7 @@ def plan_memory(
     Args:
         size: Of the model.
         training: Its optimiser and weight average; the steps of a pre-training cannot be cut.
-        images: In a step, on all devices together.
+        streams: Images of each of the model's streams in a step, on all devices together.
         memory_bytes: Of each device.
         devices: How many of them.
         joint: Of each joint stream, what it adds to the model, and its images in a step.
@@ -204,20 +204,23 @@ def plan_memory(
     sizes = [size, *(each for each, _ in joint)]
     state = sum(each.parameters for each in sizes) * copies * _BYTES_OF_FLOAT32
     fixed = state + sum(each.fixed_bytes for each in sizes)
-    shares = [math.ceil(number / devices) for number in (images, *(number for _, number in joint))]
+    groups = [tuple(streams), *((number,) for _, number in joint)]
+
+    def at_once(group: Sequence[int], parts: int) -> int:
+        return sum(math.ceil(number / (devices * parts)) for number in group)
 
     def taken(parts: int) -> int:
         # A part's losses are added before the backward pass: what all of its streams keep is there at once.
-        return fixed + sum(
-            math.ceil(share / parts) * each.activation_bytes for share, each in zip(shares, sizes, strict=True)
-        )
+        shares = zip(groups, sizes, strict=True)
+        return fixed + sum(at_once(group, parts) * each.activation_bytes for group, each in shares)
 
-    most = max(shares) if isinstance(training, TrainingConfig) else 1
+    # No part may be left without images; those of a pre-training are told from one another.
+    most = min(max(group) // devices for group in groups) if isinstance(training, TrainingConfig) else 1
     fitting = (parts for parts in range(1, most + 1) if taken(parts) <= USABLE * memory_bytes)
     parts = next(fitting, None)
     if parts is None:
-        return MemoryPlan(state, 0, 0, taken(most))
-    return MemoryPlan(state, math.ceil(shares[0] / parts), parts, taken(parts))
+        return MemoryPlan(state, 0, 0, taken(max(1, most)))
+    return MemoryPlan(state, at_once(streams, parts), parts, taken(parts))
 
 
 def size_of_run(config: RunConfig, *, activation_checkpointing: bool) -> RunSize:
