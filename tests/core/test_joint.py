@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -64,11 +65,18 @@ def loss_of(model: JointModel, part: JointPart, batch: Batch) -> Tensor:
 def test_the_backbone_forgets_joint_images_and_the_head_remembers_them() -> None:
     model, part = joint_of(NormedHead(ClassificationConfig(), CLASSES))
     before = copy.deepcopy(model.main.state_dict())
-    head = model.others["photos"].head[0]  # type: ignore[index]
+    head = model.other("photos").head[0]  # type: ignore[index]
     loss_of(model.train(), part, batch_of(draws((6, 3, 16, 16), 3) + 2)).backward()
     assert all(torch.equal(value, model.main.state_dict()[name]) for name, value in before.items())
     assert int(head.num_batches_tracked) == 1 and bool(head.running_mean.any())  # type: ignore[union-attr]
     assert all(bool(parameter.grad.any()) for parameter in model.backbone.parameters() if parameter.ndim > 1)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["type", "train", "keys", "forward"])
+def test_a_stream_may_be_called_as_a_part_of_torch(name: str) -> None:
+    backbone, task = normed_backbone(), NormedHead(ClassificationConfig(), CLASSES)
+    model = JointModel(ClassificationModel(backbone, ClassificationConfig(), 2), backbone, {name: task})
+    assert isinstance(model.other(name), ClassificationModel)
 
 
 def test_a_copy_is_of_one_piece() -> None:

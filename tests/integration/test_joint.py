@@ -187,8 +187,9 @@ def test_mistakes_name_the_stream(data: Path, tmp_path: Path) -> None:
             self_train(settings(data, joint={"digits": {**joint, **changes}}), tmp_path / "run", in_process=True)
     with pytest.raises(ConfigError, match="others"):
         settings(data, joint={"digits": {**joint, "labelled": "others"}})
-    with pytest.raises(ConfigError, match="joint"):
-        settings(data, joint={"Digits!": joint})
+    for name, message in (("Digits!", "small letters"), ("a.b", "small letters"), ("human", "has a stream 'human'")):
+        with pytest.raises(ConfigError, match=rf"joint\.{name}: .*{message}"):
+            settings(data, joint={name: joint})
 
 
 def test_its_images_are_looked_at_before_anything_is_trained(data: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from selftrain_core.config_model import (
     TaskChoice,
 )
 from selftrain_core.config_text import explain_errors, read_yaml
-from selftrain_core.data_config import DataConfig, JointConfig, multiple_of_32
+from selftrain_core.data_config import DataConfig, JointConfig, StreamName, multiple_of_32
 from selftrain_core.errors import ConfigError, SelftrainError
 from selftrain_core.plugins import registry
 from selftrain_core.training_config import (
@@ -169,7 +169,7 @@ class RunConfig(StrictModel):
         description="Contrastive pre-training of the backbone, from its init; all models that would start from the "
         "init then start from its result. null: none.",
     )
-    joint: dict[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$")], JointConfig] = Field(
+    joint: dict[StreamName, JointConfig] = Field(
         default={},
         description="Further tasks that every model learns through the same backbone, each under a name of your own.",
     )

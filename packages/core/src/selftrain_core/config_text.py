@@ -34,6 +34,7 @@ _EXPECTED = {
     "tuple_type": _LIST,
 }
 _BRANCH_OF_A_UNION = re.compile(r"(function-(after|before|wrap|plain)|lax-or-strict|json-or-python|tuple|list|dict)\[")
+_A_KEY = "[key]"  # what pydantic writes behind a key that is wrong itself
 
 
 class _Loader(yaml.SafeLoader):
@@ -81,7 +82,7 @@ def explain_errors(errors: Iterable[Any]) -> list[str]:
 
 
 def _explain(error: Any) -> str:
-    parts = [str(part) for part in error["loc"] if not _BRANCH_OF_A_UNION.match(str(part))]
+    parts = [str(part) for part in error["loc"] if part != _A_KEY and not _BRANCH_OF_A_UNION.match(str(part))]
     return f"  {'.'.join(parts) or '(top level)'}: {_expected(error)}{_given(error)}"
 
 

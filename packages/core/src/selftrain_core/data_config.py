@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from selftrain_core import sets
 from selftrain_core.config_model import (
@@ -19,6 +20,19 @@ from selftrain_core.config_model import (
     TaskChoice,
 )
 from selftrain_core.errors import ConfigError
+
+
+def _stream_name(name: str) -> str:
+    if not re.fullmatch("[a-z0-9][a-z0-9_-]*", name):
+        raise ValueError("expected a name of small letters, digits, - and _")
+    if name in _STREAMS:
+        raise ValueError(f"every training has a stream '{name}'; expected another name")
+    return name
+
+
+_STREAMS = ("human", "pseudo")
+StreamName = Annotated[str, AfterValidator(_stream_name)]
+"""What a joint stream is called: in files, messages, and in the log, where `human_loss` is that of human labels."""
 
 
 def names_or_a_file(classes: Any) -> Any:

@@ -32,7 +32,8 @@ class JointModel(nn.Module):
         super().__init__()
         self.main = main
         self._backbone = (backbone,)  # not one part more: it is within the others
-        self.others = nn.ModuleDict({name: task.build_model(backbone) for name, task in tasks.items()})
+        # Not every name may be that of a part: `type` and `train` are not.
+        self.others = nn.ModuleDict({_key(name): task.build_model(backbone) for name, task in tasks.items()})
         shared = {id(tensor) for tensor in (*backbone.parameters(), *backbone.buffers())}
         named = (*self.others.named_parameters(), *self.others.named_buffers())
         self._heads = tuple(name for name, tensor in named if id(tensor) not in shared)
@@ -45,6 +46,10 @@ class JointModel(nn.Module):
     def backbone(self) -> Backbone:
         """What all tasks share."""
         return self._backbone[0]
+
+    def other(self, name: str) -> nn.Module:
+        """Return the model of a stream's task."""
+        return self.others[_key(name)]
 
     @property
     def heads(self) -> nn.Module:
@@ -62,6 +67,10 @@ class _Heads(nn.Module):
                 self.register_parameter(own, tensor)
             else:
                 self.register_buffer(own, tensor)
+
+
+def _key(name: str) -> str:
+    return f"joint_{name}"
 
 
 def task_model(model: nn.Module) -> nn.Module:
@@ -95,6 +104,6 @@ class JointPart:
         """
         assert isinstance(model, JointModel)
         with running_averages_kept(model.backbone):
-            outputs = forward(model.others[self.name], batch.image_B3HW, precision)
+            outputs = forward(model.other(self.name), batch.image_B3HW, precision)
         losses = self.task.losses(outputs, batch.targets)
         return self.objective.halves(losses, batch.source_B, denominators)[HUMAN]
