@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from selftrain_core.accelerators import CpuAccelerator, share_batch_norm
 from selftrain_core.augmentation import NoAugmentation
 from selftrain_core.batch import HUMAN, Batch, Targets
 from selftrain_core.classification.config import ClassificationConfig
 from selftrain_core.classification.model import ClassificationModel
 from selftrain_core.classification.task import ClassificationTask
+from selftrain_core.config import DeviceConfig
 from selftrain_core.config_model import StrictModel
 from selftrain_core.interfaces import Backbone
 from selftrain_core.joint import JointModel, JointPart
@@ -70,6 +72,23 @@ def test_the_backbone_forgets_joint_images_and_the_head_remembers_them() -> None
     assert all(torch.equal(value, model.main.state_dict()[name]) for name, value in before.items())
     assert int(head.num_batches_tracked) == 1 and bool(head.running_mean.any())  # type: ignore[union-attr]
     assert all(bool(parameter.grad.any()) for parameter in model.backbone.parameters() if parameter.ndim > 1)  # type: ignore[union-attr]
+
+
+def test_heads_share_batch_norm_as_their_backbone_does() -> None:
+    """Several devices would else normalise each by its own few images what the backbone normalises by all."""
+
+    class Syncing(CpuAccelerator):
+        @property
+        def has_sync_batch_norm(self) -> bool:
+            return True
+
+    model, _ = joint_of(NormedHead(ClassificationConfig(), CLASSES))
+    before = copy.deepcopy(model.heads.state_dict())
+    share_batch_norm(model.others, Syncing(), DeviceConfig(devices=2))
+    norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) == 3 and all(isinstance(part, nn.SyncBatchNorm) for part in norms)
+    after = model.heads.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
 
 
 @pytest.mark.parametrize("name", ["type", "train", "keys", "forward"])

@@ -12,7 +12,7 @@ import pytest
 
 from selftrain_core import event_files
 from selftrain_core.config import RunConfig
-from selftrain_core.errors import ConfigError, RunError
+from selftrain_core.errors import ConfigError, DataError, RunError
 from selftrain_core.forecast import forecast
 from selftrain_core.goals import Goal
 from selftrain_core.progress import Event
@@ -91,6 +91,17 @@ def test_a_round_that_the_configuration_lacks(make_config: MakeConfig, tmp_path:
 def test_evaluate_trains_nothing(make_config: MakeConfig, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no finished model to evaluate; it may hold: round-0/teacher, .*\n.*teach"):
         steps_to(Goal("evaluate"), make_config(), tmp_path / "run")
+
+
+def test_evaluate_takes_no_test_image_that_was_learnt_from(
+    configure: MakeConfig, squares: Path, tmp_path: Path
+) -> None:
+    config, run = configure(squares), tmp_path / "run"
+    steps_to(Goal("teach"), config, run)
+    for folder in ("images", "masks"):
+        (squares / folder / "test-2.png").write_bytes((squares / folder / "labelled-1.png").read_bytes())
+    with pytest.raises(DataError, match=r"'test-2' of data\.test and 'labelled-1' of data\.labelled are the same"):
+        steps_to(Goal("evaluate"), config, run)
 
 
 def test_evaluate_takes_no_model_of_other_settings(make_config: MakeConfig, finished: Path) -> None:

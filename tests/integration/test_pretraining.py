@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -74,6 +74,23 @@ def test_what_cannot_be_used_is_left_out(configure: MakeConfig, squares: Path, t
     left_out = json.loads((tmp_path / "run/pretraining/left-out.json").read_text())
     assert [each["id"] for each in left_out] == ["pool-3", "pool-7"]
     assert left_out[1]["reason"] == "its bytes equal those of the held-out image 'test-2'"
+
+
+@pytest.mark.parametrize("when", ["teach", "evaluate"])
+def test_what_is_held_out_later_must_not_have_been_looked_at(
+    configure: MakeConfig, squares: Path, tmp_path: Path, when: Literal["teach", "evaluate"]
+) -> None:
+    config, run = configure(squares, pretraining={**SETTINGS, "steps": 1}, teacher=STILL), tmp_path / "run"
+    self_train(config, run, goal=Goal("pretrain" if when == "teach" else "teach"), in_process=True)
+    pool, test = squares / "images/pool-7.png", squares / "images/test-2.png"
+    before = test.read_bytes()
+    test.write_bytes(pool.read_bytes())
+    with pytest.raises(
+        DataError, match=r"has looked at 'pool-7' of .*its bytes equal those of .*'test-2'\n  delete .*pre"
+    ):
+        self_train(config, run, goal=Goal(when), in_process=True)
+    test.write_bytes(before)
+    self_train(config, run, goal=Goal(when), in_process=True)
 
 
 def test_mistakes_are_told(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def _config(recipe: str, overrides: tuple[str, ...]) -> tuple[RunConfig, tuple[s
             "list recipes: selftrain recipes list"
         )
     config = load_config(Path(recipe), overrides)
-    return config, (*(("pretraining",) if config.pretraining else ()), "teacher", "student")
+    names = {"pretraining": config.pretraining, "teacher": config.teacher, "student": config.data.unlabelled}
+    return config, tuple(name for name, is_there in names.items() if is_there)
 
 
 def _plan(config: RunConfig, names: Sequence[str], memory: int, *, checkpointing: bool) -> dict[str, Any]:

@@ -87,10 +87,7 @@ def prepare_model(model: nn.Module, accelerator: Accelerator, device: DeviceConf
             f"device.sync_batch_norm: {kind} devices cannot share batch norm; torch has it on CUDA alone\n"
             "  set device.sync_batch_norm to null or false, or device.devices to 1"
         )
-    model = accelerator.prepare(model)
-    wants_sync = accelerator.has_sync_batch_norm if device.sync_batch_norm is None else device.sync_batch_norm
-    if device.devices > 1 and wants_sync:
-        model = synchronised(model)
+    model = share_batch_norm(accelerator.prepare(model), accelerator, device)
     if device.channels_last is None:
         channels_last = accelerator.prefers_channels_last(device.precision)
     else:
@@ -99,6 +96,16 @@ def prepare_model(model: nn.Module, accelerator: Accelerator, device: DeviceConf
         model = checkpoint_activations(model)
     # A convolution whose weights lie so gives maps that lie so: nobody need turn the images.
     return model.to(memory_format=torch.channels_last) if channels_last else model
+
+
+def share_batch_norm(model: nn.Module, accelerator: Accelerator, device: DeviceConfig) -> nn.Module:
+    """Return the model with its batch norm over all devices where the settings want it so; what is so already stays.
+
+    Raises:
+        ConfigError: As `synchronised`.
+    """
+    wants_sync = accelerator.has_sync_batch_norm if device.sync_batch_norm is None else device.sync_batch_norm
+    return synchronised(model) if device.devices > 1 and wants_sync else model
 
 
 def synchronised(model: nn.Module) -> nn.Module:

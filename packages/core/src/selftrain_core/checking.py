@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from selftrain_core.errors import DataError, SelftrainError
+from selftrain_core.files import write_text
 from selftrain_core.geometry import Geometry
 from selftrain_core.images import read_image
 from selftrain_core.index import Index
@@ -17,6 +21,8 @@ from selftrain_core.labelling import content_digest, held_out, missing_classes
 from selftrain_core.labels import Labels, ScoreStatistics
 from selftrain_core.samples import HumanLabels
 
+CHECKED = "checked.json"
+"""In a stage's folder: which images were looked at before it."""
 ROLES_WITH_LABELS = ("labelled", "validation", "test")
 IMAGES_PER_REPORT = 100
 """Images between two words on how far the check is."""
@@ -24,6 +30,21 @@ REMARKS_SHOWN = 10
 """Remarks of one part that are told word by word; the others are counted."""
 MOST_OVERFLOWING = 0.01
 """The share of the labelled images whose labels may find no place in their targets; more is an error."""
+
+
+@contextmanager
+def unless_checked(path: Path, images: Mapping[str, Any]) -> Iterator[bool]:
+    """Give whether images have to be looked at, and remember them in `path` once that went well.
+
+    Args:
+        path: Holds which images were looked at before.
+        images: What identifies them, as JSON values.
+    """
+    text = json.dumps(images)
+    is_to_do = not path.exists() or path.read_text(encoding="utf-8") != text
+    yield is_to_do
+    if is_to_do:
+        write_text(path, text)
 
 
 def check_labels(

@@ -63,9 +63,8 @@ class ContrastiveModel(nn.Module):
         self.backbone = backbone
         width = backbone.channels[max(backbone.channels)]
         layers: list[nn.Module] = []
-        for number in range(config.projection_layers - 1):
+        for _ in range(config.projection_layers - 1):
             layers += [nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
-            del number
         layers += [
             nn.Linear(width, config.projection_channels, bias=False),
             nn.BatchNorm1d(config.projection_channels, affine=False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selftrain_core.accelerators import share_batch_norm
 from selftrain_core.batch import PSEUDO, Targets
-from selftrain_core.checking import unusable_images
+from selftrain_core.checking import CHECKED, unless_checked, unusable_images
 from selftrain_core.components import backbone_of, body_of, build_augmentation
 from selftrain_core.contrastive import ContrastiveModel, ContrastiveModule
-from selftrain_core.errors import ConfigError
+from selftrain_core.errors import ConfigError, DataError
 from selftrain_core.files import write_json
 from selftrain_core.fitting import fit, silence_lightning
 from selftrain_core.geometry import Geometry
@@ -29,7 +31,7 @@ from selftrain_core.stage_context import BACKBONE, StageContext
 from selftrain_core.stage_training import oversampled
 from selftrain_core.stepping import Recipe
 from selftrain_core.weights import save_model
-from selftrain_core.workshop import PRETRAINING_INDEX
+from selftrain_core.workshop import PRETRAINING, PRETRAINING_INDEX
 
 LEFT_OUT = "left-out.json"
 """Which images a pre-training does not look at, and why."""
@@ -79,6 +81,7 @@ def pretrain(context: StageContext) -> dict[str, Any]:
     backbone = body_of(backbone_of(context.new_model(with_init=True)))
     torch.manual_seed(seed_of(fold(config.seed, name_key(name))))
     model = ContrastiveModel(backbone, settings)
+    share_batch_norm(model.head, context.accelerator, config.device)
     _leave_out_what_is_idle(model, torch.zeros(2, 3, *config.canvas))
     recipe = Recipe(name, config.seed, settings.steps, settings.images_per_step, settings)
     module = ContrastiveModule(model, augmentation, recipe, context.folder, precision=config.device.precision)
@@ -102,8 +105,9 @@ def _usable_rows(context: StageContext, index: Index) -> NDArray[np.int64]:
     rows, path = index.rows("unlabelled"), context.folder / LEFT_OUT
     if not path.exists():
         progress = partial(context.tell_progress, "checking images")
-        write_json(path, unusable_images(index, rows, context.index, progress))
-    left_out = {each["id"]: each["reason"] for each in json.loads(path.read_text(encoding="utf-8"))}
+        with unless_checked(context.folder / CHECKED, _held_out_images(context)):
+            write_json(path, unusable_images(index, rows, context.index, progress))
+    left_out = {each["id"]: each["reason"] for each in _left_out(context.folder)}
     if left_out:
         id_, reason = next(iter(left_out.items()))
         context.note(
@@ -111,6 +115,38 @@ def _usable_rows(context: StageContext, index: Index) -> NDArray[np.int64]:
             f"  all of them: {path}"
         )
     return rows[[id_ not in left_out for id_ in index.ids(rows)]]
+
+
+def check_pretraining(context: StageContext) -> None:
+    """Make sure that a pre-training which is done has not seen what is held out by now.
+
+    Raises:
+        DataError: It has seen a picture that is a validation or test image.
+    """
+    folder = context.run / PRETRAINING
+    if context.config.pretraining is None:
+        return
+    with unless_checked(folder / CHECKED, _held_out_images(context)) as is_to_do:
+        if not is_to_do:
+            return
+        index, known = Index(context.run / PRETRAINING_INDEX), {each["id"] for each in _left_out(folder)}
+        progress = partial(context.tell_progress, "checking images of the pre-training")
+        for each in unusable_images(index, index.rows("unlabelled"), context.index, progress):
+            if each["id"] not in known:
+                raise DataError(
+                    f"the pre-training has looked at '{each['id']}' of pretraining.images, but {each['reason']}\n"
+                    f"  delete {folder} and run the same command: the backbone is trained again; or hold out another "
+                    "image"
+                )
+
+
+def _held_out_images(context: StageContext) -> dict[str, Any]:
+    return {role: context.index.fingerprint(role) for role in ("validation", "test")}
+
+
+def _left_out(folder: Path) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = json.loads((folder / LEFT_OUT).read_text(encoding="utf-8"))
+    return found
 
 
 def _leave_out_what_is_idle(model: ContrastiveModel, images: Tensor) -> None:

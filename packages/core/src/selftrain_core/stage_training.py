@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from selftrain_core.accelerators import share_batch_norm
 from selftrain_core.components import backbone_of, build_augmentation
 from selftrain_core.config import TrainingConfig
 from selftrain_core.fitting import fit, silence_lightning
@@ -135,6 +136,7 @@ def _with_heads(context: StageContext, model: nn.Module, joint: Sequence[JointPa
         return model
     torch.manual_seed(seed_of(fold(context.config.seed, name_key("joint"))))
     whole = JointModel(model, backbone_of(model), {part.name: part.task for part in joint})
+    share_batch_norm(whole.others, context.accelerator, context.config.device)
     if heads is not None:
         with made_again(heads):
             load_weights(whole.heads, heads / f"{HEADS}.safetensors")

@@ -9,43 +9,41 @@ from pathlib import Path
 from typing import Any
 
 from selftrain_core import labelling, pictures
-from selftrain_core.checking import ROLES_WITH_LABELS, check_joint, check_labels
+from selftrain_core.checking import CHECKED, ROLES_WITH_LABELS, check_joint, check_labels, unless_checked
 from selftrain_core.components import build_policy_for
 from selftrain_core.distributed import several_ranks
 from selftrain_core.errors import DataError, RunError
-from selftrain_core.files import write_json, write_text
+from selftrain_core.files import write_json
 from selftrain_core.interfaces import Policy
 from selftrain_core.labels import ScoreStatistics
-from selftrain_core.pretraining import pretrain
+from selftrain_core.pretraining import check_pretraining, pretrain
 from selftrain_core.samples import HumanLabels, PseudoLabels, Stream, rows_with_labels
 from selftrain_core.stage_context import StageContext, made_again, views_of
 from selftrain_core.stage_training import human_stream, train
 from selftrain_core.store import USABLE, PseudoLabelStore, usable_rows
 from selftrain_core.weights import read_description
+from selftrain_core.workshop import TEACHER
 
 STATISTICS = "labelled-statistics.json"
-CHECKED = "checked.json"
-"""Which images were looked at before the teacher was trained."""
 
 
 def teach(context: StageContext) -> dict[str, Any]:
     """Train on human labels alone: the teacher."""
     config = context.config
-    images, checked = json.dumps(_images_to_check(context)), context.folder / CHECKED
+    check_pretraining(context)
     # A training that goes on need not look at all of them again, unless some are others by now.
-    if not checked.exists() or checked.read_text(encoding="utf-8") != images:
-        labelled = _check(context)
-        # A policy finds its mistakes when it is fitted: here, rather than once the teacher is trained.
-        build_policy_for(context.task, config.policy).fit(labelled, labelled)
-        write_json(context.folder / STATISTICS, labelled.to_json())
-        write_text(checked, images)
+    with unless_checked(context.folder / CHECKED, _images(context)) as is_to_do:
+        if is_to_do:
+            labelled = _check(context)
+            # A policy finds its mistakes when it is fitted: here, rather than once the teacher is trained.
+            build_policy_for(context.task, config.policy).fit(labelled, labelled)
+            write_json(context.folder / STATISTICS, labelled.to_json())
     return train(context, config.teacher, [human_stream(context)], context.new_model(with_init=True), alpha=0.0)
 
 
-def _images_to_check(context: StageContext) -> dict[str, Any]:
+def _images(context: StageContext) -> dict[str, Any]:
     parts = {role: context.index.fingerprint(role) for role in ROLES_WITH_LABELS}
-    joint = {f"joint.{name}": part.labels.index.fingerprint("labelled") for name, part in context.joint.items()}
-    return {**parts, **joint}
+    return parts | {f"joint.{name}": part.labels.index.fingerprint("labelled") for name, part in context.joint.items()}
 
 
 def _check(context: StageContext) -> ScoreStatistics:
@@ -156,6 +154,11 @@ def _refuse_useless(folder: Path, manifest: Mapping[str, Any]) -> None:
 def evaluate(context: StageContext) -> dict[str, Any]:
     """Read validation and test with the last and the selected weights of a model."""
     folder = context.input("model")
+    # The models may have been trained before the test images were what they are: none may have been learnt from.
+    check_pretraining(context)
+    with unless_checked(context.run / TEACHER / CHECKED, _images(context)) as is_to_do:
+        if is_to_do:
+            _check(context)
     roles = ("validation", "test")
     result: dict[str, Any] = {}
     with made_again(folder):
