@@ -12,9 +12,9 @@ import yaml
 from click.testing import CliRunner
 
 from selftrain.main import main
-from selftrain.recipes.build import images_seen, ours, parsed, recipe_config
+from selftrain.recipes.build import differs, images_seen, ours, parsed, recipe_config
 from selftrain.recipes.cells import Cell, all_cells
-from selftrain.recipes.datasets import CLASSES
+from selftrain.recipes.datasets import CLASSES, HELD_OUT
 from selftrain.recipes.models import MODELS
 from selftrain_core.components import build_model, build_task
 from selftrain_core.config import load_config
@@ -90,6 +90,31 @@ def test_a_recipe_is_a_configuration(name: str) -> None:
     assert not any(key.startswith("student") for key in ours(cell)) or cell.unlabelled
     if cell.init not in ("random",):
         assert "random" not in str(recipe_config(cell)["backbone"]), "the init is the paper's"
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_what_is_said_of_a_recipe_is_said_of_its_keys(name: str) -> None:
+    config = parsed(CELLS[name]).model_dump(mode="json")
+    said = [*ours(CELLS[name]), *differs(CELLS[name])]
+    assert len(said) == len(set(said))
+    for key in said:
+        value: Any = config
+        for part in key.split("."):
+            assert part in value, key
+            value = value[part]
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_validating_costs_less_than_training(name: str) -> None:
+    cell = CELLS[name]
+    config = parsed(cell)
+    largest = {"coco": 118_287, "voc": 10_582}[MODELS[cell.model].classes]
+    trainings = [config.teacher.steps * config.teacher.human]
+    if cell.unlabelled:
+        trainings.append(config.student.steps * (config.student.human + config.student.pseudo))
+    for seen in trainings:
+        validations = seen / config.validate_every_images
+        assert validations >= 20 and validations * HELD_OUT * largest < 0.5 * seen
 
 
 def test_classes_are_the_sets() -> None:
@@ -196,7 +221,7 @@ def test_plan_counts_joint_streams_and_pretraining(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     options = (str(tmp_path / "run.yaml"), "--json", "--gpu-memory", "1TB")
     plain = json.loads(run("plan", *options))
-    assert list(plain["steps"]) == ["teacher", "student"] and plain["memory_bytes"] == 10**12
+    assert list(plain["steps"]) == ["teacher"] and plain["memory_bytes"] == 10**12, "there is no pool"
     source = {"name": "core/class-folders", "images": "digits"}
     joint = {"classes": ["a", "b", "c"], "sources": {"all": source}, "labelled": "all", "images": 6, "canvas": [32, 32]}
     config |= {"joint": {"letters": joint}, "pretraining": {"images": "labelled", "images_per_step": 48}}

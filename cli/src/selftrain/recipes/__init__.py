@@ -1,1 +1,1 @@
-"""The experiments of Zoph et al. 2020 as configurations: one for each cell of its tables that its authors trained."""
+"""The experiments of Zoph et al. 2020 as configurations: the cells of its tables, but for test sets."""

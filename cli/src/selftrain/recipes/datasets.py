@@ -22,21 +22,28 @@ HELD_OUT = 0.02
 """The share of the labelled images that steps are chosen by: 2,366 of COCO's."""
 COCO_IMAGES = 118_287
 """Of train2017, by which the paper's fractions are counted."""
-_COCO_LISTS, _VOC_LISTS = "coco/splits", "voc2012/splits"
+COCO_PERCENT = (20, 50)
+"""Of them, that the paper's fractions are."""
+_COCO_LISTS = "coco/splits"
 
 CLASSES: dict[str, list[str]] = {
     name: [each.strip() for each in text.replace("\n", " ").split(",")]
     for name, text in (("coco", _COCO), ("voc", _VOC))
 }
 
-_UNLABELLED: dict[str, Section] = {
-    "imagenet": {"name": "core/images", "images": "imagenet/train"},
-    "oid": {"name": "core/images", "images": "open-images/train"},
-    "coco-all": {"name": "core/images", "images": "coco"},
+_UNLABELLED: dict[str, dict[str, Section]] = {
+    "imagenet": {"pool": {"name": "core/images", "images": "imagenet/train"}},
+    "oid": {"pool": {"name": "core/images", "images": "open-images/train"}},
+    "coco-all": {
+        "pool": {"name": "core/images", "images": "coco/train2017"},
+        "more": {"name": "core/images", "images": "coco/unlabeled2017"},
+    },
     "voc-aug": {
-        "name": "core/images",
-        "images": "voc2012/JPEGImages",
-        "list": "voc2012/ImageSets/Segmentation/trainaug.txt",
+        "pool": {
+            "name": "core/images",
+            "images": "voc2012/JPEGImages",
+            "list": "voc2012/ImageSets/Segmentation/trainaug.txt",
+        }
     },
 }
 
@@ -64,15 +71,22 @@ def lists_to_make(labelled: str) -> str:
     """
     draw = f"selftrain split RECIPE.yaml --source labelled --validation {HELD_OUT}"
     if labelled.startswith("voc"):
-        return f"{draw} -o {_VOC_LISTS}"
-    size = _coco_size(labelled)
-    whole = f" --count {size} --set data.sources.labelled.list=null" if size else ""
-    return f"{draw}{whole} -o {_COCO_LISTS}"
+        return f"{draw} -o {_voc_lists(labelled)}"
+    # The same for every fraction: all recipes hold out the same images.
+    counts = " ".join(f"--count {_coco_size(percent)}" for percent in COCO_PERCENT)
+    return f"{draw} {counts} --set data.sources.labelled.list=null -o {_COCO_LISTS}"
 
 
-def _coco_size(labelled: str) -> int | None:
-    share = labelled.partition("-")[2]
-    return round(COCO_IMAGES * int(share) / 100) if share else None
+def _coco_size(percent: int) -> int:
+    return round(COCO_IMAGES * percent / 100)
+
+
+def _voc_lists(labelled: str) -> str:
+    return f"voc2012/splits-{_voc_list(labelled)}"
+
+
+def _voc_list(labelled: str) -> str:
+    return "trainaug" if labelled == "voc-aug" else "train"
 
 
 def joint_section(weight: float, images: int) -> Section:
@@ -107,8 +121,9 @@ def data_section(labelled: str, unlabelled: str | None) -> Section:
     sources = _coco_sources(labelled) if is_coco else _voc_sources(labelled)
     pool = {}
     if unlabelled:
-        sources["pool"] = _UNLABELLED[unlabelled]
-        pool = {"unlabelled": "pool - labelled - held_out - val"}
+        pools = _UNLABELLED[unlabelled]
+        sources |= pools
+        pool = {"unlabelled": f"{' + '.join(pools)} - labelled - held_out - val"}
     return {
         "sources": sources,
         "labelled": "labelled - held_out",
@@ -120,9 +135,10 @@ def data_section(labelled: str, unlabelled: str | None) -> Section:
 
 
 def _coco_sources(labelled: str) -> dict[str, Section]:
-    size = _coco_size(labelled)
+    percent = labelled.partition("-")[2]
+    part = {"list": f"{_COCO_LISTS}/labelled-{_coco_size(int(percent))}-seed0.txt"} if percent else {}
     return {
-        "labelled": _coco("train2017", list=f"{_COCO_LISTS}/labelled-{size}-seed0.txt") if size else _coco("train2017"),
+        "labelled": _coco("train2017", **part),
         "held_out": _coco("train2017", list=f"{_COCO_LISTS}/val.txt"),
         "val": _coco("val2017"),
     }
@@ -131,7 +147,7 @@ def _coco_sources(labelled: str) -> dict[str, Section]:
 def _voc_sources(labelled: str) -> dict[str, Section]:
     sets = "voc2012/ImageSets/Segmentation"
     return {
-        "labelled": _voc(list=f"{sets}/{'trainaug' if labelled == 'voc-aug' else 'train'}.txt"),
-        "held_out": _voc(list=f"{_VOC_LISTS}/val.txt"),
+        "labelled": _voc(list=f"{sets}/{_voc_list(labelled)}.txt"),
+        "held_out": _voc(list=f"{_voc_lists(labelled)}/val.txt"),
         "val": _voc(list=f"{sets}/val.txt"),
     }
