@@ -14,9 +14,9 @@ RANKS = 2
 
 def main(rank: int, images: str, folder: str) -> None:
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=RANKS)
-    first, second, weight = (tensor.double() for tensor in torch.load(images, weights_only=True))
-    weight.requires_grad_()
-    loss, won = nt_xent(first[rank::RANKS] @ weight, second[rank::RANKS] @ weight, 0.2)
+    first, second, ids, weight = torch.load(images, weights_only=True)
+    mine, weight = slice(rank, None, RANKS), weight.double().requires_grad_()
+    loss, won = nt_xent(first[mine].double() @ weight, second[mine].double() @ weight, ids[mine], 0.2)
     loss.backward()
     torch.save({"loss": loss.detach(), "won": won, "gradient": weight.grad}, Path(folder) / f"rank-{rank}.pt")
     dist.destroy_process_group()

@@ -135,6 +135,16 @@ def test_drop_path_is_handed_on() -> None:
         assert spread(without) == 0
 
 
+def test_batch_norm_is_timms_or_as_asked_for() -> None:
+    def norms(**settings: float) -> set[tuple[float | None, float]]:
+        parts = build(LITE, init="random", **settings).modules()
+        return {(part.momentum, part.eps) for part in parts if isinstance(part, torch.nn.BatchNorm2d)}
+
+    assert norms() == {(0.1, 1e-3)}
+    assert norms(batch_norm_momentum=0.01) == {(0.01, 1e-3)}
+    assert norms(batch_norm_momentum=0.003, batch_norm_epsilon=1e-4) == {(0.003, 1e-4)}
+
+
 def test_a_pyramid_goes_on_beyond_its_body() -> None:
     pyramid = build("core/fpn", (8, 16, 32, 64, 128), body=LITE, channels=16)
     assert isinstance(pyramid, FeaturePyramid)

@@ -216,7 +216,8 @@ def test_identity_of_a_run_knows_neither_device_nor_places() -> None:
 
 def test_identity_of_a_component_holds_those_within() -> None:
     choice = BackboneChoice.of("core/fpn", body={"name": "timm/resnet18", "init": "random"}, channels=8)
-    body = {"name": "timm/resnet18", "numerics": 2, "init": "random", "drop_path": 0.0}
+    norms = {"batch_norm_momentum": None, "batch_norm_epsilon": None}
+    body = {"name": "timm/resnet18", "numerics": 2, "init": "random", "drop_path": 0.0, **norms}
     assert choice.identity() == {"name": "core/fpn", "numerics": 1, "body": body, "channels": 8}
 
 

@@ -21,45 +21,47 @@ from selftrain_core.testing.samples import draws
 SCRIPT = Path(__file__).with_name("contrast_on_ranks.py")
 
 
-def by_loops(first: Tensor, second: Tensor, temperature: float) -> float:
+def by_loops(first: Tensor, second: Tensor, ids: list[int], temperature: float) -> float:
     views = [*first.double(), *second.double()]
     count = len(first)
     total = 0.0
     for i, view in enumerate(views):
+        twin = (i + count) % len(views)
         likeness = [float(torch.cosine_similarity(view, other, dim=0)) / temperature for other in views]
-        others = sum(math.exp(value) for j, value in enumerate(likeness) if j != i)
-        total -= math.log(math.exp(likeness[(i + count) % len(views)]) / others)
+        told_from = [j for j in range(len(views)) if j == twin or ids[j % count] != ids[i % count]]
+        total -= math.log(math.exp(likeness[twin]) / sum(math.exp(likeness[j]) for j in told_from))
     return total / len(views)
 
 
+@pytest.mark.parametrize("ids", [[3, 1, 4, 2, 5], [3, 1, 4, 1, 3]], ids=["all others", "two twice"])
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
-def test_is_the_formula(temperature: float) -> None:
+def test_is_the_formula(temperature: float, ids: list[int]) -> None:
     first, second = draws((5, 7), 1) - 0.5, draws((5, 7), 2) - 0.5
-    loss, _ = nt_xent(first, second, temperature)
-    assert float(loss) == pytest.approx(by_loops(first, second, temperature), rel=1e-5)
-    assert float(nt_xent(3 * first, second, temperature)[0]) == pytest.approx(float(loss), rel=1e-5), (
-        "length is nothing"
-    )
+    loss, _ = nt_xent(first, second, torch.tensor(ids), temperature)
+    assert float(loss) == pytest.approx(by_loops(first, second, ids, temperature), rel=1e-5)
+    longer, _ = nt_xent(3 * first, second, torch.tensor(ids), temperature)
+    assert float(longer) == pytest.approx(float(loss), rel=1e-5), "length is nothing"
 
 
 def test_how_often_it_is_won() -> None:
-    first = torch.eye(4)
-    assert float(nt_xent(first, first, 0.5)[1]) == 1
-    assert float(nt_xent(first, -first, 0.5)[1]) == 0
+    first, ids = torch.eye(4), torch.arange(4)
+    assert float(nt_xent(first, first, ids, 0.5)[1]) == 1
+    assert float(nt_xent(first, -first, ids, 0.5)[1]) == 0
     # Images 0 and 1 each have a view of the other: of eight views four find theirs.
-    assert float(nt_xent(first, first[[1, 0, 2, 3]], 0.5)[1]) == 0.5
+    assert float(nt_xent(first, first[[1, 0, 2, 3]], ids, 0.5)[1]) == 0.5
 
 
 @pytest.mark.slow
 def test_two_ranks_are_one_batch(tmp_path: Path) -> None:
     images, weight = draws((2, 6, 5), 3) - 0.5, (draws((5, 4), 4) - 0.5).double().requires_grad_()
-    torch.save((*images, weight.detach()), tmp_path / "images.pt")
+    ids = torch.tensor([7, 8, 9, 7, 10, 9])  # one comes twice on both ranks, one on the first alone
+    torch.save((*images, ids, weight.detach()), tmp_path / "images.pt")
     command = [sys.executable, str(SCRIPT), str(tmp_path / "images.pt"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     found = [torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
     # On one rank the images come in another order, which the loss does not know.
-    loss, won = nt_xent(images[0].double() @ weight, images[1].double() @ weight, 0.2)
+    loss, won = nt_xent(images[0].double() @ weight, images[1].double() @ weight, ids, 0.2)
     loss.backward()
     for name, expected in (("loss", loss.detach()), ("won", won), ("gradient", weight.grad)):
         mean = torch.stack([each[name] for each in found]).mean(0)

@@ -28,6 +28,22 @@ def test_half_way_down_the_cosine() -> None:
     assert learning_rate(config, 50, 101) == pytest.approx(0.5)
 
 
+def test_warm_up_from_a_hundredth() -> None:
+    config = OptimizerConfig(lr=0.32, warmup_steps=1000, warmup_start=0.01)
+    rates = [learning_rate(config, step, 45_000) for step in range(1001)]
+    assert rates[0] == pytest.approx(0.0032, rel=0.1), "paper, §3.2: from 0.0032"
+    assert rates[499] == pytest.approx((0.0032 + 0.32) / 2)
+    assert rates[999] == pytest.approx(0.32) and rates == sorted(rates)
+
+
+def test_drops() -> None:
+    """SpineNet-143's 231,500 steps, with drops 30 and 10 epochs of 463 steps before the end."""
+    config = OptimizerConfig(lr=0.28, warmup_steps=2000, final_lr=0.5, drops=(0.94, 0.98))
+    steps = {1999: 0.28, 100_000: 0.28, 217_609: 0.28, 217_610: 0.028, 226_869: 0.028, 226_870: 0.0028, 231_499: 0.0028}
+    for step, rate in steps.items():
+        assert learning_rate(config, step, 231_500) == pytest.approx(rate), step
+
+
 @pytest.mark.parametrize(("warmup", "steps"), [(0, 1), (5, 3), (5, 5), (5, 6), (0, 2)])
 def test_short_schedules_stay_in_range(warmup: int, steps: int) -> None:
     config = OptimizerConfig(lr=1.0, warmup_steps=warmup, final_lr=0.1)
@@ -52,6 +68,13 @@ def test_only_matrices_and_kernels_decay(name: str, expected: type) -> None:
     assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3, 3, 3), (2, 4)]
     assert len(free["params"]) == 3, "conv bias, and scale and shift of the normalisation; the frozen bias is left out"
     assert decayed.get("momentum", 0.7) == 0.7
+
+
+def test_normalisation_decays_where_asked_for() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    decayed, free = build_optimizer(OptimizerConfig(name="sgd", decay_norms=True), model).param_groups
+    assert len(decayed["params"]) == 2 + 2 * 3
+    assert [id(p) for p in free["params"]] == [id(model[0].bias), id(model[4].bias)]
 
 
 def test_lars_adapts_kernels_alone_even_without_weight_decay() -> None:

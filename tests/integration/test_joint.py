@@ -181,6 +181,10 @@ def test_mistakes_name_the_stream(data: Path, tmp_path: Path) -> None:
     for changes, message in (
         ({"task": {"name": "detection/retinanet"}}, "gives classes of whole images, but the task learns from boxes"),
         ({"sources": {"all": {"name": "core/images", "images": str(data / "digits")}}}, "no labels"),
+        (
+            {"images": 1, "canvas": [32, 32]},
+            r"joint\.digits: one image at once on a canvas of 32×32 is a single value at stride 32(.|\n)*digits\.images",
+        ),
         ({"classes": "nowhere.json"}, r"joint\.digits: classes: .*nowhere\.json cannot be read"),
     ):
         with pytest.raises((ConfigError, DataError), match=message):

@@ -10,7 +10,9 @@ from typing import Any, Literal
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
+from selftrain_core import contrastive
 from selftrain_core.comparison import compare
 from selftrain_core.config import RunConfig
 from selftrain_core.errors import ConfigError, DataError
@@ -50,11 +52,12 @@ def test_an_interrupted_one_goes_on_with_the_same_bits(make_config: MakeConfig, 
     self_train(config, tmp_path / "whole", goal=Goal("pretrain"), in_process=True)
 
     def interrupt(event: Any) -> None:
-        if event.kind == "progress" and event.done:
-            raise InterruptedHereError
+        if event.kind == "progress" and event.done == 4 * 6:
+            raise InterruptedHereError  # after the last step, before it is saved
 
     with pytest.raises(InterruptedHereError):
         self_train(config, tmp_path / "cut", interrupt, goal=Goal("pretrain"), in_process=True)
+    assert json.loads((tmp_path / "cut/pretraining/last.json").read_text()) == {"step": 3, "steps": 4}
     self_train(config, tmp_path / "cut", goal=Goal("pretrain"), in_process=True)
     assert (tmp_path / "cut" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
 
@@ -74,6 +77,55 @@ def test_what_cannot_be_used_is_left_out(configure: MakeConfig, squares: Path, t
     left_out = json.loads((tmp_path / "run/pretraining/left-out.json").read_text())
     assert [each["id"] for each in left_out] == ["pool-3", "pool-7"]
     assert left_out[1]["reason"] == "its bytes equal those of the held-out image 'test-2'"
+
+
+def test_what_is_held_out_while_it_is_interrupted(configure: MakeConfig, squares: Path, tmp_path: Path) -> None:
+    """Before the first step such an image is left out; later, it has been looked at."""
+    config = configure(squares, pretraining=SETTINGS, device={"checkpoint_seconds": 0})
+    run, pool, test = tmp_path / "run", squares / "images/pool-7.png", squares / "images/test-2.png"
+
+    def interrupt(after: int) -> Callable[[Any], None]:
+        def tell(event: Any) -> None:
+            if event.kind == "progress" and event.done >= after and "checking" not in str(event.text):
+                raise InterruptedHereError
+
+        return tell
+
+    before = test.read_bytes()
+    with pytest.raises(InterruptedHereError):
+        self_train(config, run, interrupt(0), goal=Goal("pretrain"), in_process=True)
+    (run / "pretraining/last.ckpt").unlink(missing_ok=True)
+    test.write_bytes(pool.read_bytes())
+    with pytest.raises(InterruptedHereError):
+        self_train(config, run, interrupt(24), goal=Goal("pretrain"), in_process=True)
+    assert [each["id"] for each in json.loads((run / "pretraining/left-out.json").read_text())] == ["pool-7"]
+    assert (run / "pretraining/last.ckpt").exists()
+    test.write_bytes((squares / "images/pool-5.png").read_bytes())
+    with pytest.raises(DataError, match=r"has looked at 'pool-5' of pretraining\.images, but its bytes equal"):
+        self_train(config, run, goal=Goal("pretrain"), in_process=True)
+    test.write_bytes(before)
+    report = self_train(config, run, goal=Goal("pretrain"), in_process=True)
+    assert report["stages"][0]["result"]["streams"] == {"images": 15}
+
+
+def test_the_loss_knows_of_images_that_come_twice_in_a_step(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16 images, 12 a step: every other step may hold some of them twice."""
+    seen: list[list[int]] = []
+
+    plain = contrastive.nt_xent
+
+    def nt_xent(first: Tensor, second: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        seen.append(ids.tolist())
+        return plain(first, second, ids, temperature)
+
+    monkeypatch.setattr(contrastive, "nt_xent", nt_xent)
+    config = make_config(pretraining={**SETTINGS, "images_per_step": 12})
+    self_train(config, tmp_path / "run", goal=Goal("pretrain"), in_process=True)
+    assert [len(ids) for ids in seen] == [12] * 4
+    assert len(set(seen[0])) == 12 and any(len(set(ids)) < 12 for ids in seen)
+    assert len({id_ for ids in seen for id_ in ids}) == 16
 
 
 @pytest.mark.parametrize("when", ["teach", "evaluate"])

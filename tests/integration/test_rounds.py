@@ -64,3 +64,22 @@ def test_ratios_and_starts(make_config: MakeConfig, tmp_path: Path, human: int, 
     # Halves are means over their own images: the weight of a half is α's affair, not that of its number of images.
     first = losses[0]
     assert first["loss"] == pytest.approx((first["human_loss"] + first["pseudo_loss"]) / 2)
+
+
+def test_a_model_with_an_augmentation_of_its_own(make_config: MakeConfig, tmp_path: Path) -> None:
+    """The teacher's changes the teacher alone, and the baseline is trained as the student is."""
+
+    def digests(**changes: object) -> dict[str, str]:
+        run = tmp_path / str(len(list(tmp_path.iterdir())))
+        settings = {"steps": 2, "augmentation": changes.pop("teacher", None)}
+        config = make_config(teacher=settings, student={"steps": 2}, **changes)
+        self_train(config, run, in_process=True)
+        names = {"teacher": "round-0/teacher", "baseline": "round-0/baseline", "student": "round-1/student"}
+        return {name: _digest(run / folder) for name, folder in names.items()} | {"run": str(run)}
+
+    varied, plain, apart = digests(), digests(augmentation="core/none"), digests(teacher={"name": "core/none"})
+    assert apart["teacher"] == plain["teacher"] != varied["teacher"]
+    assert apart["baseline"] == varied["baseline"] != plain["baseline"]
+    assert apart["student"] not in (varied["student"], plain["student"])
+    weights = [(Path(each["run"]) / "round-0/teacher/model.safetensors").read_bytes() for each in (apart, plain)]
+    assert weights[0] == weights[1]

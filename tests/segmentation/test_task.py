@@ -12,6 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from selftrain_core.batch import Targets, collate, float_images
+from selftrain_core.components import build_backbone
+from selftrain_core.config_model import BackboneChoice
 from selftrain_core.errors import ConfigError, DataError, RunError
 from selftrain_core.geometry import Geometry
 from selftrain_core.images import read_index_mask
@@ -41,6 +43,10 @@ class TestContract(TaskContract):
         return certain(labels.classes_HW, size)
 
 
+class TestContractAtAQuarter(TestContract):
+    options = {**TestContract.options, "loss_stride": 4}
+
+
 class TestIndexMasks(DataSourceContract):
     spec_name = "segmentation/index-masks"
 
@@ -67,6 +73,22 @@ def task() -> SegmentationTask:
 
 def targets_of(mask: list[list[int]], weight: list[list[float]]) -> Targets:
     return Targets(mask_BHW=torch.tensor([mask], dtype=torch.uint8), weight_BHW=torch.tensor([weight]))
+
+
+def test_the_loss_of_every_nth_pixel() -> None:
+    """It is that of the pixels in the middle of squares, whatever the others are; predictions stay whole."""
+    task = SegmentationTask(SegmentationConfig(loss_stride=4), CLASSES)
+    mask, weight = torch.full((1, 8, 8), IGNORE, dtype=torch.uint8), draws((1, 8, 8), 2)
+    mask[0, 2, 2], mask[0, 2, 6], mask[0, 6, 6] = 0, 2, 1
+    targets, logits = Targets(mask_BHW=mask, weight_BHW=weight), draws((1, 3, 2, 2), 1) * 4
+    log = functional.log_softmax(logits, 1)[0]
+    by_hand = -(log[0, 0, 0] * weight[0, 2, 2] + log[2, 0, 1] * weight[0, 2, 6] + log[1, 1, 1] * weight[0, 6, 6])
+    assert float(task.losses(logits, targets)["cross_entropy"]) == pytest.approx(float(by_hand))
+    assert task.counts(targets)["cross_entropy"].tolist() == [3]
+    mask[0, 3, 3] = mask[0, 0, 0] = 1
+    assert task.counts(targets)["cross_entropy"].tolist() == [3], "pixels beside are nothing to it"
+    model = task.build_model(build_backbone(BackboneChoice.of("timm/test_efficientnet", init="random"), task.strides))
+    assert model(draws((1, 3, 64, 96), 3)).shape == (1, 3, 16, 24)
 
 
 def test_the_loss_is_the_weighted_cross_entropy(task: SegmentationTask) -> None:

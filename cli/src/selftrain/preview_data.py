@@ -89,7 +89,9 @@ def _of_config(path: Path, most: int) -> PreviewData:
     if not labelled:
         raise DataError(f"data.labelled: '{config.data.labelled}' holds no image")
     chosen = [labelled[id_] for id_ in spread(sorted(labelled), most)]
-    return PreviewData(chosen, config.task, classes, config.canvas, config.augmentation.model_dump())
+    apart = [name for name in ("teacher", "student") if getattr(config, name).augmentation]
+    warnings = [f"{name}.augmentation is not what is shown; this is `augmentation`" for name in apart]
+    return PreviewData(chosen, config.task, classes, config.canvas, config.augmentation.model_dump(), warnings)
 
 
 def _labelled(data: DataConfig, classes: tuple[str, ...]) -> dict[str, PreviewImage]:

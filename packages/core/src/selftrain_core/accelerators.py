@@ -104,8 +104,13 @@ def share_batch_norm(model: nn.Module, accelerator: Accelerator, device: DeviceC
     Raises:
         ConfigError: As `synchronised`.
     """
+    return synchronised(model) if shares_batch_norm(accelerator, device) else model
+
+
+def shares_batch_norm(accelerator: Accelerator, device: DeviceConfig) -> bool:
+    """Return whether there are several devices, whose batch norm is to be one."""
     wants_sync = accelerator.has_sync_batch_norm if device.sync_batch_norm is None else device.sync_batch_norm
-    return synchronised(model) if device.devices > 1 and wants_sync else model
+    return device.devices > 1 and wants_sync
 
 
 def synchronised(model: nn.Module) -> nn.Module:

@@ -9,6 +9,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 
+def set_batch_norm(module: nn.Module, momentum: float | None, epsilon: float | None) -> None:
+    """Set both of all batch norm in `module`; None leaves it."""
+    for norm in module.modules():
+        if isinstance(norm, _NormBase):
+            norm.momentum = norm.momentum if momentum is None else momentum
+            norm.eps = norm.eps if epsilon is None else epsilon
+
+
 @contextmanager
 def running_averages_kept(module: nn.Module) -> Iterator[None]:
     """Leave the running averages of all batch norm in `module` as they are, while it normalises by its batches."""

@@ -19,31 +19,35 @@ from torch.nn import functional
 
 from selftrain_core.batch import Batch
 from selftrain_core.config import PretrainingConfig
-from selftrain_core.distributed import rank, sum_over_ranks, world_size
+from selftrain_core.distributed import gathered, rank, sum_over_ranks, world_size
 from selftrain_core.interfaces import Augmentation, Backbone
 from selftrain_core.precision import Precision, forward
 from selftrain_core.stepping import Recipe, StepModule
 
 
-def nt_xent(first_BD: Tensor, second_BD: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def nt_xent(first_BD: Tensor, second_BD: Tensor, id_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Return the normalised temperature-scaled cross-entropy, and how often it is won: means over this rank's views.
 
-    The views of other ranks are told from as well, with gradient; every rank has as many images.
+    The views of other ranks are told from as well, with gradient; every rank has as many images. Where an image comes
+    twice, as at the turn from one visit to the next, none of its views is told from those of the other time.
 
     Args:
         first_BD: Of each image's first view, of any length.
         second_BD: Of its second.
+        id_B: int64, which image it is.
         temperature: τ.
     """
     own = functional.normalize(torch.cat([first_BD, second_BD]), dim=1)
-    every = torch.cat(torch.distributed.nn.all_gather(own)) if world_size() > 1 else own
-    images, first = len(first_BD), rank() * len(own)
-    places = first + torch.arange(len(own), device=own.device)
-    partners = first + torch.arange(len(own), device=own.device).roll(images)
-    is_itself = places[:, None] == torch.arange(len(every), device=own.device)
+    own_ids = every_ids = torch.cat([id_B, id_B])
+    every = own
+    if world_size() > 1:
+        every = torch.cat(torch.distributed.nn.all_gather(own))
+        every_ids = gathered(own_ids)
+    partners = rank() * len(own) + torch.arange(len(own), device=own.device).roll(len(first_BD))
+    is_masked = (own_ids[:, None] == every_ids).scatter(1, partners[:, None], False)
     # Written out: autocast would round products of unit vectors to bfloat16.
     with torch.autocast(own.device.type, enabled=False):
-        logits = (own @ every.T / temperature).masked_fill(is_itself, float("-inf"))
+        logits = (own @ every.T / temperature).masked_fill(is_masked, float("-inf"))
     won = (logits.argmax(1) == partners).float().mean()
     return functional.cross_entropy(logits, partners), won
 
@@ -138,4 +142,4 @@ class ContrastiveModule(StepModule):
 
     def _loss(self, step: Batch) -> tuple[Tensor, Tensor]:
         first_BD, second_BD = forward(self.model, step.image_B3HW, self.precision).chunk(2)
-        return nt_xent(first_BD, second_BD, self.temperature)
+        return nt_xent(first_BD, second_BD, step.id_B, self.temperature)

@@ -8,23 +8,25 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from selftrain_core.config import OptimizerConfig
 from selftrain_core.errors import ConfigError
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimiser; weight decay acts on matrices and kernels alone, not on biases and normalisation.
+    """Return the optimiser; weight decay acts on matrices and kernels, and where asked for on normalisation, too.
 
-    Nor does LARS (You et al. 2017) adapt the rate of those (as SimCLR has it).
+    LARS (You et al. 2017) does not adapt the rate of what does not decay (as SimCLR has it).
 
     Raises:
         ConfigError: It is LARS, and timm, which has it, is not installed.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    norms = _of_norms(model) if config.decay_norms else frozenset()
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim > 1 or id(p) in norms], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1 and id(p) not in norms], "weight_decay": 0.0},
     ]
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
@@ -32,6 +34,11 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
         groups[0]["always_adapt"] = True  # timm's takes a group without weight decay for one not to adapt
         return _lars()(groups, lr=config.lr, momentum=config.momentum)
     return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def _of_norms(model: nn.Module) -> frozenset[int]:
+    norms = (part for part in model.modules() if isinstance(part, _NormBase | nn.GroupNorm | nn.LayerNorm))
+    return frozenset(id(parameter) for norm in norms for parameter in norm.parameters(recurse=False))
 
 
 def _lars() -> Callable[..., torch.optim.Optimizer]:
@@ -49,11 +56,14 @@ def _lars() -> Callable[..., torch.optim.Optimizer]:
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     """Return the learning rate of step `step` (from 0) out of `steps`.
 
-    Linear from 0 over the warm-up, then half a cosine down to ``final_lr · lr`` at the last step (paper §3.2 warms up
-    and decays by cosine too).
+    Linear over the warm-up, then half a cosine down to ``final_lr · lr`` at the last step (paper §3.2 warms up and
+    decays by cosine too); or a tenth from each of ``drops`` on.
     """
     if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
+        risen = (step + 1) / config.warmup_steps
+        return config.lr * (config.warmup_start + (1 - config.warmup_start) * risen)
+    if config.drops:
+        return config.lr * 0.1 ** sum(step >= round(drop * steps) for drop in config.drops)
     progress = (step - config.warmup_steps) / max(1, steps - 1 - config.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selftrain_core.accelerators import share_batch_norm
+from selftrain_core.accelerators import share_batch_norm, shares_batch_norm
 from selftrain_core.batch import PSEUDO, Targets
 from selftrain_core.checking import CHECKED, unless_checked, unusable_images
 from selftrain_core.components import backbone_of, body_of, build_augmentation
@@ -26,6 +26,7 @@ from selftrain_core.index import Index
 from selftrain_core.keys import fold, name_key, seed_of
 from selftrain_core.labels import Decisions
 from selftrain_core.plan import Plan, StreamPlan
+from selftrain_core.recorder import LAST_CHECKPOINT
 from selftrain_core.samples import StepDataset, Stream
 from selftrain_core.stage_context import BACKBONE, StageContext
 from selftrain_core.stage_training import oversampled
@@ -35,6 +36,8 @@ from selftrain_core.workshop import PRETRAINING, PRETRAINING_INDEX
 
 LEFT_OUT = "left-out.json"
 """Which images a pre-training does not look at, and why."""
+LEAST_SHARE = 2
+"""Images of one device in a step: batch norm turns the views of a single one into their own opposites."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,7 @@ def pretrain(context: StageContext) -> dict[str, Any]:
     """Train the backbone to tell views of one image from those of others, and leave its weights as an init."""
     config, settings = context.config, context.config.pretraining
     assert settings is not None
-    if settings.images_per_step % config.device.devices:
-        raise ConfigError(
-            f"pretraining.images_per_step: {settings.images_per_step} images cannot be shared evenly by "
-            f"{config.device.devices} devices"
-        )
+    _refuse_uneven_shares(context)
     silence_lightning()
     if config.device.micro_batches > 1:
         context.note("device.micro_batches: pre-training takes its steps whole; each view is told from all of its step")
@@ -100,12 +99,39 @@ def pretrain(context: StageContext) -> dict[str, Any]:
     }
 
 
+def _refuse_uneven_shares(context: StageContext) -> None:
+    settings, device = context.config.pretraining, context.config.device
+    assert settings is not None
+    if device.devices == 1:
+        return
+    share, rest = divmod(settings.images_per_step, device.devices)
+    if rest or share < LEAST_SHARE:
+        raise ConfigError(
+            f"pretraining.images_per_step: {settings.images_per_step} images cannot be shared by {device.devices} "
+            f"devices, evenly and at least {LEAST_SHARE} each"
+        )
+    if not shares_batch_norm(context.accelerator, device):
+        context.note(
+            f"batch norm sees the {share} images of one device at a time: which device a view comes from tells "
+            "something of what it is, so less may be learnt\n  SimCLR has batch norm over all devices: "
+            "device.sync_batch_norm, on CUDA"
+        )
+
+
 def _usable_rows(context: StageContext, index: Index) -> NDArray[np.int64]:
-    """Return the rows of the images that can be read and are not held out, as they were found to be at first."""
+    """Return the rows of the images that can be read and are not held out.
+
+    They stay the same once training has begun.
+
+    Raises:
+        DataError: It has begun with a picture that is a validation or test image by now.
+    """
     rows, path = index.rows("unlabelled"), context.folder / LEFT_OUT
-    if not path.exists():
-        progress = partial(context.tell_progress, "checking images")
-        with unless_checked(context.folder / CHECKED, _held_out_images(context)):
+    with unless_checked(context.folder / CHECKED, _held_out_images(context)) as is_to_do:
+        if is_to_do and path.exists() and (context.folder / LAST_CHECKPOINT).exists():
+            _refuse_seen(context, context.folder)
+        elif is_to_do:
+            progress = partial(context.tell_progress, "checking images")
             write_json(path, unusable_images(index, rows, context.index, progress))
     left_out = {each["id"]: each["reason"] for each in _left_out(context.folder)}
     if left_out:
@@ -127,17 +153,20 @@ def check_pretraining(context: StageContext) -> None:
     if context.config.pretraining is None:
         return
     with unless_checked(folder / CHECKED, _held_out_images(context)) as is_to_do:
-        if not is_to_do:
-            return
-        index, known = Index(context.run / PRETRAINING_INDEX), {each["id"] for each in _left_out(folder)}
-        progress = partial(context.tell_progress, "checking images of the pre-training")
-        for each in unusable_images(index, index.rows("unlabelled"), context.index, progress):
-            if each["id"] not in known:
-                raise DataError(
-                    f"the pre-training has looked at '{each['id']}' of pretraining.images, but {each['reason']}\n"
-                    f"  delete {folder} and run the same command: the backbone is trained again; or hold out another "
-                    "image"
-                )
+        if is_to_do:
+            _refuse_seen(context, folder)
+
+
+def _refuse_seen(context: StageContext, folder: Path) -> None:
+    index, known = Index(context.run / PRETRAINING_INDEX), {each["id"] for each in _left_out(folder)}
+    progress = partial(context.tell_progress, "checking images of the pre-training")
+    for each in unusable_images(index, index.rows("unlabelled"), context.index, progress):
+        if each["id"] not in known:
+            raise DataError(
+                f"the pre-training has looked at '{each['id']}' of pretraining.images, but {each['reason']}\n"
+                f"  delete {folder} and run the same command: the backbone is trained again; or hold out another "
+                "image"
+            )
 
 
 def _held_out_images(context: StageContext) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from selftrain_core.stepping import StepModule
 from selftrain_core.weights import save_model, save_state
 
 Scores = dict[str, float]
+LAST_CHECKPOINT = "last.ckpt"
+"""In a stage's folder: the newest state of its training."""
 
 
 @dataclass
@@ -91,7 +93,7 @@ class Recorder(pl.Callback):
     @property
     def checkpoint_path(self) -> Path:
         """The newest state."""
-        return self.folder / "last.ckpt"
+        return self.folder / LAST_CHECKPOINT
 
     def next_step(self) -> int:
         """Return the step at which training goes on, 0 where there is no checkpoint."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 from selftrain_core.accelerators import share_batch_norm
 from selftrain_core.components import backbone_of, build_augmentation
 from selftrain_core.config import TrainingConfig
+from selftrain_core.errors import ConfigError
 from selftrain_core.fitting import fit, silence_lightning
 from selftrain_core.index import Index
 from selftrain_core.interfaces import Augmentation, Task
@@ -61,9 +63,9 @@ def train(
     silence_lightning()
     context.note_short_training(training)
     joint = [_joint_part(context, joint_name) for joint_name in context.joint]
-    groups = [_joint_group(context, part) for part in joint]
+    groups = [_joint_group(context, part, model) for part in joint]
     warm(context.index, streams)
-    augmentation = build_augmentation(config.augmentation)
+    augmentation = build_augmentation(training.augmentation or config.augmentation)
     every = [(context.index, stream) for stream in streams]
     every += [(group.index, stream) for group in groups for stream in group.streams]
     shares = [StreamPlan(stream.name, stream.ids(index), stream.images_per_step) for index, stream in every]
@@ -124,8 +126,17 @@ def _joint_part(context: StageContext, name: str) -> JointPart:
     return JointPart(name, task, build_augmentation(config.augmentation), objective, config.weight)
 
 
-def _joint_group(context: StageContext, part: JointPart) -> Group:
+def _joint_group(context: StageContext, part: JointPart, model: nn.Module) -> Group:
     config, labels = context.config.joint[part.name], context.joint[part.name].labels
+    device, stride = context.config.device, max(backbone_of(model).channels)
+    at_once = config.images // (device.devices * device.micro_batches)
+    if at_once * math.prod(-(-side // stride) for side in config.canvas) == 1:
+        height, width = config.canvas
+        raise ConfigError(
+            f"joint.{part.name}: one image at once on a canvas of {height}×{width} is a single value at stride "
+            f"{stride}, of which batch norm can make no statistics\n  raise joint.{part.name}.images or its canvas, or "
+            "lower device.micro_batches or device.devices"
+        )
     stream = Stream(f"joint.{part.name}", labels.index.rows("labelled"), config.images, labels)
     warm(labels.index, [stream])
     return Group(labels.index, (stream,), part.task, oversampled(config.canvas, part.augmentation))

@@ -12,17 +12,34 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(StrictModel):
-    """The optimiser and its learning rate: linear warm-up, then cosine decay."""
+    """The optimiser and its learning rate: linear warm-up, then a fall along a cosine, or by drops."""
 
     name: Literal["adamw", "sgd", "lars"] = Field(
         default="adamw",
         description="The paper's detectors use SGD with momentum; lars is for contrastive pre-training.",
     )
     lr: PositiveFloat = Field(default=1e-3, description="Highest learning rate, after the warm-up.")
-    weight_decay: NonNegativeFloat = Field(default=1e-4, description="Not applied to biases and normalisation layers.")
+    weight_decay: NonNegativeFloat = Field(
+        default=1e-4, description="Of kernels and matrices; not of biases, nor, but with `decay_norms`, normalisation."
+    )
+    decay_norms: bool = Field(
+        default=False,
+        description="Have `weight_decay` pull on scale and shift of normalisation layers, too (so the paper's "
+        "ResNet-101, Table 12).",
+    )
     momentum: Fraction = Field(default=0.9, description="Of sgd and lars; adamw uses betas 0.9 and 0.999.")
-    warmup_steps: NonNegativeInt = Field(default=50, description="Steps in which the learning rate rises from 0.")
-    final_lr: Fraction = Field(default=0.01, description="Learning rate at the last step, as a fraction of `lr`.")
+    warmup_steps: NonNegativeInt = Field(default=50, description="Steps in which the learning rate rises to `lr`.")
+    warmup_start: Fraction = Field(
+        default=0.0, description="What it rises from, as a fraction of `lr` (paper: 0.01 for detection, §3.2)."
+    )
+    final_lr: Fraction = Field(
+        default=0.01, description="Learning rate at the last step, as a fraction of `lr`; of no effect with `drops`."
+    )
+    drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(),
+        description="Where the learning rate drops to a tenth, as fractions of the steps, rather than falling along a "
+        "cosine (SpineNet's: 0.94 and 0.98).",
+    )
     gradient_clip: PositiveFloat | None = Field(default=10.0, description="Largest global gradient norm.")
 
 
@@ -31,6 +48,9 @@ class TrainingConfig(StrictModel):
 
     steps: PositiveInt = Field(default=1000, description="Optimiser steps.")
     human: PositiveInt = Field(default=8, description="Human-labelled images in each step.")
+    augmentation: AugmentationChoice | None = Field(
+        default=None, description="How this model's training images are varied. null: as `augmentation` says."
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     ema_decay: Fraction | None = Field(
         default=0.998,
@@ -64,8 +84,12 @@ class PretrainingOptimizerConfig(OptimizerConfig):
         default=0.6,
         description="Highest learning rate, after the warm-up; SimCLR has 0.075 · √images_per_step.",
     )
-    weight_decay: NonNegativeFloat = Field(default=1e-6, description="Not applied to biases and normalisation layers.")
-    final_lr: Fraction = Field(default=0.0, description="Learning rate at the last step, as a fraction of `lr`.")
+    weight_decay: NonNegativeFloat = Field(
+        default=1e-6, description="Of kernels and matrices; not of biases, nor, but with `decay_norms`, normalisation."
+    )
+    final_lr: Fraction = Field(
+        default=0.0, description="Learning rate at the last step, as a fraction of `lr`; of no effect with `drops`."
+    )
     gradient_clip: PositiveFloat | None = Field(default=None, description="Largest global gradient norm.")
 
 
@@ -74,7 +98,7 @@ class PretrainingConfig(StrictModel):
 
     images: str = Field(
         description="The images to learn from: an expression over data.sources. Images of validation and test are "
-        "refused; those that are also labelled may be among them.",
+        "left out (left-out.json); those that are also labelled may be among them.",
         json_schema_extra=NOT_IDENTITY,
     )
     steps: PositiveInt = Field(default=1000, description="Optimiser steps.")

@@ -99,7 +99,6 @@ class Workshop:
             "canvas": list(config.canvas),
             "task": config.task.identity(),
             "backbone": config.backbone.identity(),
-            "augmentation": config.augmentation.identity(),
             "labelled": self.data["labelled"],
             "validation": self.data["validation"],
             "validate_every_images": config.validate_every_images,
@@ -148,7 +147,7 @@ class Workshop:
         config = self.config
         depends = {
             **self.model_identity,
-            "training": identity(config.student),
+            **self._training_identity(config.student),
             "objective": identity(config.objective),
             "policy": config.policy.identity(),
             "teacher": teacher.digest,
@@ -183,10 +182,17 @@ class Workshop:
         return self._put_down(Stage("draw", "pictures", depends, inputs, {"models": names}))
 
     def _supervised(self, kind: str, name: str, training: TrainingConfig, images: int) -> Stage:
-        supervised = {k: v for k, v in identity(training).items() if k in TrainingConfig.model_fields}
-        depends = {**self.model_identity, "training": {**supervised, "human": images}}
+        identified = self._training_identity(training)
+        supervised = {k: v for k, v in identified["training"].items() if k in TrainingConfig.model_fields}
+        depends = {**self.model_identity, **identified, "training": {**supervised, "human": images}}
         settings = {"steps": training.steps, "human": images, "pseudo": 0}
         return self._put_down(Stage(kind, name, depends, dict(self.start), settings))
+
+    def _training_identity(self, training: TrainingConfig) -> dict[str, Any]:
+        """Return what a training depends on, with its own augmentation where it has one."""
+        settings = {key: value for key, value in identity(training).items() if key != "augmentation"}
+        augmentation = training.augmentation or self.config.augmentation
+        return {"augmentation": augmentation.identity(), "training": settings}
 
     def _put_down(self, stage: Stage) -> Stage:
         self.stages.append(stage)

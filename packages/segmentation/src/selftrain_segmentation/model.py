@@ -17,7 +17,9 @@ from selftrain_segmentation.decoders import arrange, build_decoder
 
 
 class SegmentationModel(nn.Module):
-    """Maps images, float [B,3,H,W] in 0..1 with sides that are multiples of 32, to logits [B,C,H,W].
+    """Maps images, float [B,3,H,W] in 0..1 with sides that are multiples of 32, to logits [B,C,H/s,W/s].
+
+    s is ``loss_stride`` of the settings, 1 by default.
 
     Args:
         backbone: Offers the strides that the decoder reads.
@@ -31,13 +33,14 @@ class SegmentationModel(nn.Module):
     def __init__(self, backbone: Backbone, config: SegmentationConfig, num_classes: int) -> None:
         super().__init__()
         self.backbone = backbone
+        self._stride = config.loss_stride
         self.decoder, width = build_decoder(config.decoder, backbone.channels)
         self.head = nn.Conv2d(width, num_classes, kernel_size=1)
         if isinstance(config.decoder, FusionDecoder):
             fusion.start(self.head)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits at the images' size.
+        """Return logits at the size at which the loss is taken.
 
         Raises:
             ConfigError: One image on the smallest canvas leaves a normalisation layer a single value.
@@ -54,7 +57,14 @@ class SegmentationModel(nn.Module):
             )
         decoded = self.decoder(arrange(images, self.backbone(images)))
         logits: Tensor = self.head(decoded)
-        return functional.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        return resized(logits, (height // self._stride, width // self._stride))
+
+
+def resized(logits_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return logits at another height and width."""
+    if logits_BCHW.shape[-2:] == size:
+        return logits_BCHW
+    return functional.interpolate(logits_BCHW, size=size, mode="bilinear", align_corners=False)
 
 
 def _refuses_one_value(part: nn.Module) -> bool:

@@ -32,7 +32,7 @@ from selftrain_segmentation.config import SegmentationConfig
 from selftrain_segmentation.decoder_config import decoder_advice
 from selftrain_segmentation.drawing import overlay
 from selftrain_segmentation.metric import MeanIoU
-from selftrain_segmentation.model import SegmentationModel
+from selftrain_segmentation.model import SegmentationModel, resized
 from selftrain_segmentation.prediction import SegmentationPrediction, from_planes, planes
 from selftrain_segmentation.writing import MaskWriter
 
@@ -83,9 +83,9 @@ at its size, as a PNG of class indices (grey or palette, not RGB). Delete what i
         return SegmentationModel(backbone, self.config, self.num_classes)
 
     def counts(self, targets: Targets) -> dict[str, Tensor]:
-        """Return the number of pixels that are not ignored."""
+        """Return the number of pixels, of those that the loss is of, that are not ignored."""
         assert targets.mask_BHW is not None
-        return {"cross_entropy": (targets.mask_BHW != IGNORE).sum((1, 2)).float()}
+        return {"cross_entropy": (self._sampled(targets.mask_BHW) != IGNORE).sum((1, 2)).float()}
 
     def losses(self, outputs: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Return the weighted cross-entropy summed over each image's pixels.
@@ -93,18 +93,24 @@ at its size, as a PNG of class indices (grey or palette, not RGB). Delete what i
         A soft label is several classes of one pixel, each with a weight of its own.
 
         Args:
-            outputs: Logits [B,C,H,W].
+            outputs: Logits [B,C,H/s,W/s], s being `loss_stride`.
             targets: With `mask_BHW` and `weight_BHW`, and `runners_up_BKHW` with their weights where labels are soft.
         """
         assert targets.mask_BHW is not None and targets.weight_BHW is not None
-        loss_BHW = functional.cross_entropy(outputs, targets.mask_BHW.long(), ignore_index=IGNORE, reduction="none")
-        loss_BHW = loss_BHW * targets.weight_BHW
+        class_BHW = self._sampled(targets.mask_BHW).long()
+        loss_BHW = functional.cross_entropy(outputs, class_BHW, ignore_index=IGNORE, reduction="none")
+        loss_BHW = loss_BHW * self._sampled(targets.weight_BHW)
         if targets.runners_up_BKHW is not None and targets.runner_up_weight_BKHW is not None:
             # The weight is 0 where there is no runner-up; the index only has to be one that exists.
-            class_BKHW = targets.runners_up_BKHW.long().clamp(max=self.num_classes - 1)
+            class_BKHW = self._sampled(targets.runners_up_BKHW).long().clamp(max=self.num_classes - 1)
             loss_BKHW = -functional.log_softmax(outputs, 1).gather(1, class_BKHW)
-            loss_BHW = loss_BHW + (loss_BKHW * targets.runner_up_weight_BKHW).sum(1)
+            loss_BHW = loss_BHW + (loss_BKHW * self._sampled(targets.runner_up_weight_BKHW)).sum(1)
         return {"cross_entropy": loss_BHW.sum((1, 2))}
+
+    def _sampled(self, plane: Tensor) -> Tensor:
+        """Return the pixel in the middle of each square of `loss_stride`: classes cannot be averaged."""
+        stride = self.config.loss_stride
+        return plane[..., stride // 2 :: stride, stride // 2 :: stride]
 
     def predict(
         self, model: nn.Module, batch: Batch, views: Sequence[View] = PLAIN_VIEW
@@ -113,7 +119,9 @@ at its size, as a PNG of class indices (grey or palette, not RGB). Delete what i
         canvas = (batch.image_B3HW.shape[2], batch.image_B3HW.shape[3])
         total_BCHW: Tensor | None = None
         for view in views:
-            seen_BCHW = view.back(model(view(batch.image_B3HW)).float().softmax(1), canvas)
+            images_B3HW = view(batch.image_B3HW)
+            logits_BCHW = resized(model(images_B3HW).float(), (images_B3HW.shape[2], images_B3HW.shape[3]))
+            seen_BCHW = view.back(logits_BCHW.softmax(1), canvas)
             total_BCHW = seen_BCHW if total_BCHW is None else total_BCHW + seen_BCHW
         assert total_BCHW is not None
         probability_BCHW = total_BCHW if len(views) == 1 else total_BCHW / len(views)

@@ -33,6 +33,14 @@ class TimmConfig(StrictModel):
         "`selftrain plugins timm/MODEL` lists what a model has.",
     )
     drop_path: NonNegativeFloat = Field(default=0.0, lt=1, description="Largest stochastic-depth rate.")
+    batch_norm_momentum: BatchNormMomentum | None = Field(
+        default=None,
+        description="How much of a batch's statistics the running ones take over (EfficientNet's authors: 0.01). null: "
+        "timm's, mostly 0.1.",
+    )
+    batch_norm_epsilon: BatchNormEpsilon | None = Field(
+        default=None, description="Added to the variance. null: timm's, which pre-trained weights were made with."
+    )
 
 
 class _PyramidConfig(StrictModel):

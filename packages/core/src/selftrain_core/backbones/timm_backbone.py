@@ -12,6 +12,7 @@ from selftrain_core.backbones.checkpoints import fill, match
 from selftrain_core.backbones.config import TimmConfig
 from selftrain_core.backbones.pretrained import converted, full_names, load_named, named_inits, refuse_tag, whole_model
 from selftrain_core.backbones.timm_features import build_features, channels_first
+from selftrain_core.batch_norm import set_batch_norm
 from selftrain_core.errors import ConfigError, did_you_mean
 from selftrain_core.interfaces import Backbone, Init
 
@@ -29,6 +30,7 @@ class TimmBackbone(Backbone):
         if not timm.is_model(member):
             raise ConfigError(f"timm has no model '{member}'{did_you_mean(member, timm.list_models())}")
         self.body = build_features(member, self.strides, output_stride, config.drop_path)
+        set_batch_norm(self.body, config.batch_norm_momentum, config.batch_norm_epsilon)
         info: Any = self.body.feature_info
         self.channels = dict(zip(self.strides, info.channels(), strict=True))
 
