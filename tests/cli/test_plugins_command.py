@@ -96,6 +96,8 @@ def test_a_component_as_json() -> None:
     assert {setting["name"]: setting["default"] for setting in found["settings"]} == {
         "init": "imagenet",
         "drop_path": 0.0,
+        "batch_norm_momentum": None,
+        "batch_norm_epsilon": None,
     }
     assert found["inits"][1] == {
         "name": "imagenet",

@@ -136,7 +136,7 @@ def test_drop_path_is_handed_on() -> None:
 
 
 def test_batch_norm_is_timms_or_as_asked_for() -> None:
-    def norms(**settings: float) -> set[tuple[float | None, float]]:
+    def norms(**settings: Any) -> set[tuple[float | None, float]]:
         parts = build(LITE, init="random", **settings).modules()
         return {(part.momentum, part.eps) for part in parts if isinstance(part, torch.nn.BatchNorm2d)}
 

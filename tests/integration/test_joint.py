@@ -155,11 +155,12 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(data: Path, run: 
     config = settings(data, device={"checkpoint_seconds": 0})
 
     def interrupt(event: Any) -> None:
-        if event.kind == "progress" and event.stage == "round-0/teacher" and event.done >= 2:
-            raise InterruptedHereError
+        if event.kind == "progress" and event.stage == "round-0/teacher" and event.done == 4 * 2:
+            raise InterruptedHereError  # after the last step, before it is saved
 
     with pytest.raises(InterruptedHereError):
         self_train(config, tmp_path / "run", interrupt, goal=Goal("teach"), in_process=True)
+    assert json.loads((tmp_path / "run/round-0/teacher/last.json").read_text()) == {"step": 3, "steps": 4}
     self_train(config, tmp_path / "run", goal=Goal("teach"), in_process=True)
     for name in ("model", "joint"):
         path = f"round-0/teacher/{name}.safetensors"
@@ -183,7 +184,7 @@ def test_mistakes_name_the_stream(data: Path, tmp_path: Path) -> None:
         ({"sources": {"all": {"name": "core/images", "images": str(data / "digits")}}}, "no labels"),
         (
             {"images": 1, "canvas": [32, 32]},
-            r"joint\.digits: one image at once on a canvas of 32×32 is a single value at stride 32(.|\n)*digits\.images",
+            r"joint\.digits: one image at once on a canvas of 32×32 is a single value at stride 32(.|\n)*raise joint",
         ),
         ({"classes": "nowhere.json"}, r"joint\.digits: classes: .*nowhere\.json cannot be read"),
     ):

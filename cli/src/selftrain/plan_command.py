@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from selftrain.options import json_option, set_option
-from selftrain.recipes.build import parsed
+from selftrain.recipes.build import to_count
 from selftrain.recipes.cells import all_cells
 from selftrain.summary_table import format_table
 from selftrain_core.config import RunConfig, load_config
@@ -75,7 +75,7 @@ def _config(recipe: str, overrides: tuple[str, ...]) -> tuple[RunConfig, tuple[s
     if recipe in cells and not Path(recipe).exists():
         if overrides:
             raise ConfigError(f"--set works on a file; write one: selftrain recipes show {recipe} > recipe.yaml")
-        return parsed(cells[recipe]), ("teacher", "student") if cells[recipe].unlabelled else ("teacher",)
+        return to_count(cells[recipe]), ("teacher", "student") if cells[recipe].unlabelled else ("teacher",)
     if not Path(recipe).exists() and not recipe.endswith((".yaml", ".yml")):
         raise ConfigError(
             f"there is neither a file nor a recipe '{recipe}'{did_you_mean(recipe, cells)}; "

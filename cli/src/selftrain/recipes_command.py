@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import textwrap
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
@@ -10,9 +12,10 @@ import click
 import yaml
 
 from selftrain.options import json_option
-from selftrain.recipes.build import differs, images_seen, ours, parsed, recipe_config, to_make
+from selftrain.recipes.build import images_seen, parsed, recipe_config, same_as, to_count, to_make
 from selftrain.recipes.cells import Cell, all_cells
 from selftrain.recipes.models import MODELS
+from selftrain.recipes.remarks import differs, ours
 from selftrain.summary_table import format_table
 from selftrain_core.errors import ConfigError, did_you_mean
 
@@ -21,7 +24,7 @@ SCHEMA = 1
 
 @click.group()
 def recipes() -> None:
-    """The experiments of the paper: one configuration for each cell of its tables but those of test sets."""
+    """The experiments of the paper: one configuration for each cell of its tables."""
 
 
 @recipes.command("list")
@@ -80,10 +83,12 @@ def _facts(cell: Cell) -> dict[str, Any]:
         "cell": cell.label,
         "model": cell.model,
         "paper_result": cell.result,
+        "paper_test_result": cell.test_result,
         "alpha": cell.alpha,
         "steps": cell.steps,
         "teacher_steps": cell.teacher_steps,
         "images_seen": images_seen(cell),
+        "same_as": same_as(cell),
         "to_make": to_make(cell),
         "ours": ours(cell),
         "differs": differs(cell),
@@ -93,7 +98,7 @@ def _facts(cell: Cell) -> dict[str, Any]:
 def _with_size(cell: Cell) -> dict[str, Any]:
     from selftrain_core.sizing import size_of_run  # torch takes seconds to import
 
-    size = size_of_run(parsed(cell), activation_checkpointing=False).main
+    size = size_of_run(to_count(cell), activation_checkpointing=False).main
     return {
         "schema": SCHEMA,
         **_facts(cell),
@@ -106,21 +111,36 @@ def _with_size(cell: Cell) -> dict[str, Any]:
 def _as_yaml(cell: Cell) -> str:
     model = MODELS[cell.model]
     metric = "mIoU" if model.classes == "voc" else "AP"
+    test = f" ({cell.test_result:g} on test-dev)" if cell.test_result else ""
     lines = [
         f"# {cell.name}",
-        f"# Zoph et al. 2020, Table {cell.table}: {cell.label}. There {cell.result:g} % {metric}; not run by us.",
+        f"# Zoph et al. 2020, Table {cell.table}: {cell.label}. There {cell.result:g} % {metric}{test}; not run by us.",
+        *(f"# The same as {name}." for name in same_as(cell)),
         "#",
         "# To be made first, once for all recipes on the same set, which lies where the paths below say:",
         *(f"#   {line}" for line in to_make(cell)),
         "#",
         "# What the paper does not state:",
-        *(f"#   {key}: {reason}" for key, reason in ours(cell).items()),
+        *_by_reason(ours(cell)),
         "#",
         "# What is done otherwise here:",
-        *(f"#   {key}: {reason}" for key, reason in differs(cell).items()),
+        *_by_reason(differs(cell)),
     ]
     parsed(cell)
     return "\n".join(lines) + "\n\n" + yaml.safe_dump(_plain(recipe_config(cell)), sort_keys=False, width=120)
+
+
+def _by_reason(remarks: Mapping[str, str]) -> list[str]:
+    """Return lines of comment: keys of the same reason stand together."""
+    keys_of: dict[str, list[str]] = {}
+    for key, reason in remarks.items():
+        keys_of.setdefault(reason, []).append(key)
+    texts = (f"{', '.join(keys)}: {reason}" for reason, keys in keys_of.items())
+    return [
+        line
+        for text in texts
+        for line in textwrap.wrap(text, 120, initial_indent="#   ", subsequent_indent="#     ", break_on_hyphens=False)
+    ]
 
 
 def _plain(section: Any) -> Any:

@@ -1,1 +1,1 @@
-"""The experiments of Zoph et al. 2020 as configurations: the cells of its tables, but for test sets."""
+"""The experiments of Zoph et al. 2020 as configurations: the cells of its tables."""

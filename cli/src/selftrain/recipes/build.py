@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from selftrain.recipes.cells import Cell
-from selftrain.recipes.datasets import data_section, joint_section, lists_to_make
+from selftrain.recipes.cells import Cell, all_cells
+from selftrain.recipes.datasets import data_section, joint_section, things_to_make
 from selftrain.recipes.models import MODELS, SIMCLR_CHECKPOINT
 from selftrain_core.config import RunConfig, parse_config
 
@@ -17,12 +17,13 @@ VALIDATIONS = 20
 _SCALES = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 _MAGNITUDE = {"r101-retinanet": 15}
 """Of RandAugment, where it is not 10 (Table 12)."""
+_SPINENETS_OWN = {"name": "augment/s1", "scale_min": 0.1, "scale_max": 1.9}
+"""Flip and jitter of the released SpineNets, with which those of Table 5 were trained that had no self-training."""
 
 
 def recipe_config(cell: Cell) -> Section:
     """Return the configuration of a cell, as it stands in a YAML file."""
     model = MODELS[cell.model]
-    init = model.inits.get(cell.init, "random") if cell.init != "random" else "random"
     teacher: Section = {
         "steps": cell.teacher_steps or cell.steps,
         "human": model.batch,
@@ -33,8 +34,8 @@ def recipe_config(cell: Cell) -> Section:
         "canvas": [model.canvas, model.canvas],
         "data": data_section(cell.labelled, cell.unlabelled),
         "task": model.task,
-        "backbone": model.backbone(init),
-        "augmentation": _augmentation(cell),
+        "backbone": model.backbone(model.init(cell.init)),
+        "augmentation": _augmentation(cell, cell.level),
         "policy": {"name": "core/fixed", "threshold": 0.5},
         "teacher": teacher,
         "baseline": False,
@@ -49,6 +50,8 @@ def recipe_config(cell: Cell) -> Section:
         config["objective"] = {"alpha": cell.alpha, "normalise": True, "decay": 0.9997}
         if model.classes == "voc":
             config["labelling"] = {"scales": _SCALES, "flip": False}
+        if cell.teacher_level:
+            config["teacher"] = {**teacher, "augmentation": _augmentation(cell, cell.teacher_level)}
     return config
 
 
@@ -65,6 +68,17 @@ def parsed(cell: Cell) -> RunConfig:
     return parse_config(recipe_config(cell), base_dir=Path.cwd(), name=f"the recipe {cell.name}")
 
 
+def to_count(cell: Cell) -> RunConfig:
+    """Return the same with numbers for the names of a joint stream's classes, which are read from a file otherwise."""
+    config = recipe_config(cell)
+    for stream in config.get("joint", {}).values():
+        stream["classes"] = [str(number) for number in range(IMAGENET_CLASSES)]
+    return parse_config(config, base_dir=Path.cwd(), name=f"the recipe {cell.name}")
+
+
+IMAGENET_CLASSES = 1000
+
+
 def images_seen(cell: Cell) -> int:
     """Return how many images the cell's model sees in training, its teacher's and joint training's not counted."""
     model = MODELS[cell.model]
@@ -72,55 +86,15 @@ def images_seen(cell: Cell) -> int:
     return cell.steps * (2 * model.taught if cell.unlabelled else model.batch)
 
 
-def ours(cell: Cell) -> dict[str, str]:
-    """Return what the paper does not state, by key, with the reason for what is there."""
-    found = dict(MODELS[cell.model].ours)
-    if cell.level == "S4":
-        found["augmentation.num_operations"] = "not stated; RandAugment's own experiment on detection takes 1"
-        found["augmentation.operations"] = "not stated; those of RandAugment's own experiment on detection"
-    if cell.level in ("S2", "S3"):
-        found["augmentation.policy"] = "not stated; v0 is the one that AutoAugment's paper on detection reports"
-    if cell.table == 5 and not cell.unlabelled:
-        found["augmentation"] = (
-            "flip, and jitter from 0.1 to 1.9, as in the released settings; the paper has no numbers"
-        )
-    if cell.labelled in ("coco-20", "coco-50"):
-        found["data.labelled"] = "how the fraction was drawn is not described; `selftrain split` draws by class"
-    if cell.start == "init":
-        found["objective.alpha"] = "not stated for a student from random weights; that of the one from the teacher"
-    if cell.joint:
-        found |= {
-            "joint.imagenet.task": "where the classifier stands is not described; on the mean of the coarsest map",
-            "joint.imagenet.images": "not described; as many as labelled ones without self-training",
-            "joint.imagenet.canvas": "not described; 224, as ImageNet is mostly classified",
-            "joint.imagenet.augmentation": "not described; flip, and jitter from 0.8 to 1.2",
-            "joint.imagenet": "batch norm's running averages are of COCO's images alone; of the paper's it is not said",
-            "joint.imagenet.classes": "the names of the folders, as a JSON list",
-        }
-        if cell.unlabelled:
-            found["joint"] = "here the teacher, too, is trained jointly; of the paper's that is not said"
-    if cell.table == 11:
-        found["teacher.steps"] = "not stated for this table; those of the other PASCAL experiments"
-    if not cell.unlabelled:
-        for key in [key for key in found if key.startswith(("student.", "objective.", "labelling."))]:
-            del found[key]
-    return found
-
-
-def differs(cell: Cell) -> dict[str, str]:
-    """Return what the paper or the released settings state and is done otherwise here, by key."""
-    found = dict(MODELS[cell.model].differs)
-    if cell.table == 5 and cell.unlabelled:
-        found["augmentation"] = (
-            "S3 for teacher and student; the paper's teacher was trained without, as S3 made supervised training "
-            "unstable: this one may diverge"
-        )
-    return found
+def same_as(cell: Cell) -> list[str]:
+    """Return the other recipes of the same configuration: tables repeat each other's cells."""
+    config = recipe_config(cell)
+    return [each.name for each in all_cells().values() if each != cell and recipe_config(each) == config]
 
 
 def to_make(cell: Cell) -> list[str]:
     """Return what has to be there beside the sets, as commands where there are such; RECIPE.yaml is the recipe."""
-    found = [lists_to_make(cell.labelled)]
+    found = things_to_make(cell.labelled, cell.unlabelled)
     if cell.joint:
         found.append(
             "python -c \"import json, os; json.dump(sorted(os.listdir('imagenet/train')), "
@@ -134,10 +108,10 @@ def to_make(cell: Cell) -> list[str]:
     return found
 
 
-def _augmentation(cell: Cell) -> Section:
-    section: Section = {"name": f"augment/{cell.level.lower()}"}
-    if cell.level == "S4":
+def _augmentation(cell: Cell, level: str) -> Section:
+    section: Section = {"name": f"augment/{level.lower()}"} if level != "own" else dict(_SPINENETS_OWN)
+    if level == "S4":
         section["magnitude"] = _MAGNITUDE.get(cell.model, 10)
-    if cell.table == 5 and not cell.unlabelled:
-        section |= {"scale_min": 0.1, "scale_max": 1.9}
+    if MODELS[cell.model].classes == "coco":
+        section["min_visibility"] = 0.0
     return section

@@ -25,6 +25,7 @@ COCO_IMAGES = 118_287
 COCO_PERCENT = (20, 50)
 """Of them, that the paper's fractions are."""
 _COCO_LISTS = "coco/splits"
+_VOC_SETS = "voc2012/ImageSets/Segmentation"
 
 CLASSES: dict[str, list[str]] = {
     name: [each.strip() for each in text.replace("\n", " ").split(",")]
@@ -42,7 +43,7 @@ _UNLABELLED: dict[str, dict[str, Section]] = {
         "pool": {
             "name": "core/images",
             "images": "voc2012/JPEGImages",
-            "list": "voc2012/ImageSets/Segmentation/trainaug.txt",
+            "list": f"{_VOC_SETS}/trainaug.txt",
         }
     },
 }
@@ -53,28 +54,31 @@ def _coco(images: str, **more: Any) -> Section:
     return {"name": "detection/coco", "images": f"coco/{images}", "annotations": annotations, **more}
 
 
-def _voc(**more: Any) -> Section:
-    folder = "voc2012"
-    return {
-        "name": "segmentation/index-masks",
-        "images": f"{folder}/JPEGImages",
-        "masks": f"{folder}/SegmentationClassAug",
-        **more,
-    }
+def _voc(labelled: str, **more: Any) -> Section:
+    masks = "SegmentationClassAug" if labelled == "voc-aug" else "SegmentationClass"
+    return {"name": "segmentation/index-masks", "images": "voc2012/JPEGImages", "masks": f"voc2012/{masks}", **more}
 
 
-def lists_to_make(labelled: str) -> str:
-    """Return the command that makes the lists of a recipe that no set is distributed with.
+def things_to_make(labelled: str, unlabelled: str | None) -> list[str]:
+    """Return what a recipe needs and no set is distributed with, as commands where there are such.
 
     Args:
         labelled: As in `selftrain.recipes.cells.Cell`.
+        unlabelled: Likewise.
     """
     draw = f"selftrain split RECIPE.yaml --source labelled --validation {HELD_OUT}"
-    if labelled.startswith("voc"):
-        return f"{draw} -o {_voc_lists(labelled)}"
-    # The same for every fraction: all recipes hold out the same images.
-    counts = " ".join(f"--count {_coco_size(percent)}" for percent in COCO_PERCENT)
-    return f"{draw} {counts} --set data.sources.labelled.list=null -o {_COCO_LISTS}"
+    if not labelled.startswith("voc"):
+        # The same for every fraction: all recipes hold out the same images.
+        counts = " ".join(f"--count {_coco_size(percent)}" for percent in COCO_PERCENT)
+        return [f"{draw} {counts} --set data.sources.labelled.list=null -o {_COCO_LISTS}"]
+    found = []
+    if "voc-aug" in (labelled, unlabelled):
+        found.append(f"{_VOC_SETS}/trainaug.txt: the ids of VOC's 1,464 and SBD's 9,118 (Hariharan et al. 2011)")
+    if labelled == "voc-aug":
+        found.append("voc2012/SegmentationClassAug: masks of them all and of val, as PNGs of class indices")
+    if labelled == "voc-trainval":
+        draw += f" --test {HELD_OUT}"
+    return [*found, f"{draw} -o {_voc_lists(labelled)}"]
 
 
 def _coco_size(percent: int) -> int:
@@ -86,7 +90,7 @@ def _voc_lists(labelled: str) -> str:
 
 
 def _voc_list(labelled: str) -> str:
-    return "trainaug" if labelled == "voc-aug" else "train"
+    return {"voc": "train", "voc-aug": "trainaug", "voc-trainval": "trainval"}[labelled]
 
 
 def joint_section(weight: float, images: int) -> Section:
@@ -126,7 +130,7 @@ def data_section(labelled: str, unlabelled: str | None) -> Section:
         pool = {"unlabelled": f"{' + '.join(pools)} - labelled - held_out - val"}
     return {
         "sources": sources,
-        "labelled": "labelled - held_out",
+        "labelled": "labelled - held_out - val" if labelled == "voc-trainval" else "labelled - held_out",
         **pool,
         "validation": "held_out",
         "test": "val",
@@ -145,9 +149,9 @@ def _coco_sources(labelled: str) -> dict[str, Section]:
 
 
 def _voc_sources(labelled: str) -> dict[str, Section]:
-    sets = "voc2012/ImageSets/Segmentation"
+    test = f"{_voc_lists(labelled)}/test.txt" if labelled == "voc-trainval" else f"{_VOC_SETS}/val.txt"
     return {
-        "labelled": _voc(list=f"{sets}/{_voc_list(labelled)}.txt"),
-        "held_out": _voc(list=f"{_voc_lists(labelled)}/val.txt"),
-        "val": _voc(list=f"{sets}/val.txt"),
+        "labelled": _voc(labelled, list=f"{_VOC_SETS}/{_voc_list(labelled)}.txt"),
+        "held_out": _voc(labelled, list=f"{_voc_lists(labelled)}/val.txt"),
+        "val": _voc(labelled, list=test),
     }
