@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from selftrain.main import main
-from selftrain.recipes.build import images_seen, parsed, recipe_config, same_as
+from selftrain.recipes.build import images_seen, parsed, recipe_config, same_as, to_count
 from selftrain.recipes.cells import Cell, all_cells
 from selftrain.recipes.datasets import CLASSES, HELD_OUT
 from selftrain.recipes.models import MODELS
@@ -232,16 +232,23 @@ def test_classes_are_the_sets() -> None:
     assert len(CLASSES["voc"]) == len(set(CLASSES["voc"])) == 21
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_each_architecture_builds(model: str) -> None:
-    cell = next(cell for cell in CELLS.values() if cell.model == model)
-    config = parsed(cell)
+BUILT = {(cell.model, cell.init, cell.joint is not None): cell for cell in CELLS.values()}
+"""A recipe of each model, init and kind of training: others build the same."""
+
+
+@pytest.mark.parametrize("built", BUILT, ids=str)
+def test_each_builds(built: tuple[str, str, bool]) -> None:
+    """On the meta device, with an init that the backbone knows, and with the head of joint training."""
+    cell = BUILT[built]
+    config = to_count(cell)
     with torch.device("meta"):
-        built, backbone = build_model(build_task(config.task, config.data.class_names()), config.backbone)
-    assert sum(parameter.numel() for parameter in built.parameters()) > 20_000_000
-    names = {init.name for init in backbone.inits()}
-    for init in MODELS[model].inits.values():
-        assert not isinstance(init, str) or init in names, f"{init} of {names}"
+        model, backbone = build_model(build_task(config.task, config.data.class_names()), config.backbone)
+        for stream in config.joint.values():
+            head = build_task(stream.task, stream.class_names()).build_model(backbone)
+            assert sum(parameter.numel() for parameter in head.parameters()) > 1000 * 640
+    assert sum(parameter.numel() for parameter in model.parameters()) > 20_000_000
+    init = MODELS[cell.model].init(cell.init)
+    assert not isinstance(init, str) or init in {each.name for each in backbone.inits()}
 
 
 @pytest.mark.parametrize("model", ["b7-retinanet", "r50-retinanet", "spinenet-143", "b7-nas-fpn"])

@@ -51,7 +51,7 @@ def test_joint_training_on_two_ranks_is_that_on_one(
         "sources": {"all": {"name": "core/class-folders", "images": str(squares / "kinds")}},
         "labelled": "all", "classes": ["a", "b"], "images": 4, "canvas": [64, 64],
     }  # fmt: skip
-    rounds = {}
+    rounds, told = {}, list[str]()
     for devices in (1, 2):
         config = configure(
             squares,
@@ -64,8 +64,10 @@ def test_joint_training_on_two_ranks_is_that_on_one(
         )
         run = tmp_path / f"run-{devices}"
         if devices == 2:  # what two ranks pre-train is another backbone, as their heads have batch norm
-            report = self_train(config, tmp_path / "pretrained", goal=Goal("pretrain"))
+            pretrained = tmp_path / "pretrained"
+            report = self_train(config, pretrained, lambda event: told.append(event.text), goal=Goal("pretrain"))
             assert report["stages"][0]["result"]["images_seen"] == 8
+            assert any(text.startswith("batch norm sees the 2 images of one device at a time") for text in told)
         plain = config.model_copy(update={"pretraining": None})
         self_train(plain, run, goal=Goal("teach"))
         teacher = run / "round-0/teacher"

@@ -151,6 +151,10 @@ def test_mistakes_are_told(make_config: MakeConfig, tmp_path: Path) -> None:
         self_train(make_config(pretraining={**SETTINGS, "images": "pool + test"}), run, in_process=True)
     with pytest.raises(ConfigError, match=r"17 images in a step, but pretraining\.images holds 16"):
         self_train(make_config(pretraining={**SETTINGS, "images_per_step": 17}), run, in_process=True)
+    for images in (5, 2):
+        uneven = make_config(pretraining={**SETTINGS, "images_per_step": images}, device={"devices": 2})
+        with pytest.raises(ConfigError, match=f"{images} images cannot be shared by 2 devices, evenly and at least 2"):
+            self_train(uneven, tmp_path / "uneven", goal=Goal("pretrain"), in_process=True)
     with pytest.raises(ConfigError, match="core/none leaves both views of an image alike"):
         make_config(pretraining={**SETTINGS, "augmentation": "core/none"})
     with pytest.raises(ConfigError, match=r"pretraining\.images: 'piles' names the source 'piles'"):
