@@ -206,12 +206,26 @@ def test_recipes_that_repeat_others_say_so() -> None:
     assert len({json.dumps(recipe_config(each), sort_keys=True) for each in CELLS.values()}) == 76
 
 
-@pytest.mark.parametrize("name", [cell.name for cell in CELLS.values() if cell.joint])
-def test_those_of_joint_training_are_counted_without_its_classes(name: str) -> None:
+def test_joint_training_is_counted_without_its_classes() -> None:
     """Nothing that a recipe names need be there for a plan; names of classes are in a file."""
-    found = json.loads(run("plan", name, "--json"))
+    found = json.loads(run("plan", find(table=7, joint=0.2, init="random").name, "--json"))
+    assert found["joint"]["imagenet"]["params"] == 1000 * (640 + 1)
+    assert found["steps"]["student"]["joint_images"] == {"imagenet": 256}
+
+
+KINDS = {(cell.model, cell.joint is not None, cell.unlabelled is not None): cell.name for cell in CELLS.values()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_each_kind_is_planned_and_shown(kind: tuple[str, bool, bool]) -> None:
+    name = KINDS[kind]
+    found = json.loads(run("plan", name, "--json", "--activation-checkpointing"))
     shown = json.loads(run("recipes", "show", name, "--json"))
-    assert shown["params"] == found["params"] and found["joint"]["imagenet"]["params"] == 1000 * (640 + 1)
+    assert shown["params"] == found["params"] > 20_000_000 and shown["macs"] == found["macs"]
+    assert list(found["steps"]) == ["teacher", "student"][: 1 + kind[2]]
+    assert all(step["micro_batch"] > 0 for step in found["steps"].values()), "it fits 80 GB, in parts"
 
 
 @pytest.mark.parametrize("name", CELLS)
