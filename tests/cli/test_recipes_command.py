@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import yaml
 from click.testing import CliRunner
 
 from selftrain.main import main
-from selftrain.recipes.build import images_seen, parsed, recipe_config, same_as, to_count
+from selftrain.recipes import build
+from selftrain.recipes.build import images_seen, recipe_config, same_as, to_count
 from selftrain.recipes.cells import Cell, all_cells
 from selftrain.recipes.datasets import CLASSES, HELD_OUT
 from selftrain.recipes.models import MODELS
@@ -22,6 +24,7 @@ from selftrain_core.config import load_config
 from selftrain_core.config_model import BackboneChoice, TaskChoice
 
 CELLS = all_cells()
+parsed = cache(build.parsed)  # several tests look at each
 BY_TABLE = {2: 12, 3: 18, 4: 4, 5: 4, 6: 5, 7: 8, 8: 6, 10: 12, 11: 6, 12: 12, 13: 12, 14: 8}
 
 
