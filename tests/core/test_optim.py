@@ -5,6 +5,8 @@ import sys
 
 import pytest
 import torch
+from timm.layers.norm import LayerNorm2d, RmsNorm
+from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 
 from selftrain_core.config import OptimizerConfig
@@ -71,10 +73,11 @@ def test_only_matrices_and_kernels_decay(name: str, expected: type) -> None:
 
 
 def test_normalisation_decays_where_asked_for() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    norms = [nn.BatchNorm2d(4), BatchNormAct2d(4), nn.SyncBatchNorm(4), nn.GroupNorm(2, 4), LayerNorm2d(4), RmsNorm(4)]
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), *norms, nn.Linear(4, 2))
     decayed, free = build_optimizer(OptimizerConfig(name="sgd", decay_norms=True), model).param_groups
-    assert len(decayed["params"]) == 2 + 2 * 3
-    assert [id(p) for p in free["params"]] == [id(model[0].bias), id(model[4].bias)]
+    assert len(decayed["params"]) == 2 + 2 * 5 + 1
+    assert [id(p) for p in free["params"]] == [id(model[0].bias), id(model[-1].bias)]
 
 
 def test_lars_adapts_kernels_alone_even_without_weight_decay() -> None:

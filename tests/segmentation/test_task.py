@@ -91,6 +91,45 @@ def test_the_loss_of_every_nth_pixel() -> None:
     assert model(draws((1, 3, 64, 96), 3)).shape == (1, 3, 16, 24)
 
 
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_the_loss_of_every_nth_pixel_of_soft_labels(stride: int) -> None:
+    """It is the loss of targets that are as small, of all their parts."""
+
+    def every_nth(plane: torch.Tensor) -> torch.Tensor:
+        return torch.stack([plane[..., y, stride // 2 :: stride] for y in range(stride // 2, 16, stride)], -2)
+
+    whole = Targets(
+        mask_BHW=(draws((2, 16, 16), 1) * 3).to(torch.uint8),
+        weight_BHW=draws((2, 16, 16), 2),
+        runners_up_BKHW=(draws((2, 2, 16, 16), 3) * 3).to(torch.uint8),
+        runner_up_weight_BKHW=draws((2, 2, 16, 16), 4),
+    )
+    small = Targets(**{name: None if part is None else every_nth(part) for name, part in vars(whole).items()})
+    logits = draws((2, 3, 16 // stride, 16 // stride), 5) * 4
+    found = SegmentationTask(SegmentationConfig.model_validate({"loss_stride": stride}), CLASSES)
+    plain = SegmentationTask(SegmentationConfig(), CLASSES)
+    torch.testing.assert_close(found.losses(logits, whole), plain.losses(logits, small))
+    torch.testing.assert_close(found.counts(whole), plain.counts(small))
+
+
+def test_models_of_a_loss_at_a_stride_predict_at_the_images_size() -> None:
+    """Of the same weights, the same: logits are brought to that size in one step, or are so already."""
+    options = {"decoder": {"name": "fpn", "pyramid_channels": 16, "segmentation_channels": 32, "dropout": 0.0}}
+    found = []
+    for stride in (1, 4):
+        task = SegmentationTask(SegmentationConfig.model_validate({**options, "loss_stride": stride}), CLASSES)
+        torch.manual_seed(0)
+        backbone = build_backbone(BackboneChoice.of("timm/test_resnet", init="random"), task.strides)
+        pictures = [picture((40, 60), 1), picture((64, 96), 2)]
+        batch = collate([sample(each, (64, 96), str(n)) for n, each in enumerate(pictures)])
+        batch = replace(batch, image_B3HW=float_images(batch.image_B3HW))
+        views = [View(scale, flip) for scale in (1.0, 0.5) for flip in (False, True)]
+        with torch.no_grad():
+            found.append(task.predict(task.build_model(backbone).eval(), batch, views))
+    for whole, strided in zip(*found, strict=True):
+        torch.testing.assert_close(strided.probability_CHW, whole.probability_CHW)
+
+
 def test_the_loss_is_the_weighted_cross_entropy(task: SegmentationTask) -> None:
     logits = draws((1, 3, 2, 2), 1) * 4
     targets = targets_of([[0, 2], [IGNORE, 1]], [[1, 0.5], [1, 2]])

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from selftrain_core.config import OptimizerConfig
 from selftrain_core.errors import ConfigError
@@ -37,7 +36,8 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
 
 
 def _of_norms(model: nn.Module) -> frozenset[int]:
-    norms = (part for part in model.modules() if isinstance(part, _NormBase | nn.GroupNorm | nn.LayerNorm))
+    # By name: torch's and timm's have no class in common.
+    norms = (part for part in model.modules() if "Norm" in type(part).__name__)
     return frozenset(id(parameter) for norm in norms for parameter in norm.parameters(recurse=False))
 
 
