@@ -17,5 +17,5 @@ class SegmentationConfig(StrictModel):
     loss_stride: Literal[1, 2, 4, 8] = Field(
         default=1,
         description="The loss is of every n-th pixel of the canvas each way: 4, at which most decoders end, takes less "
-        "time and memory (the paper's released settings: 4).",
+        "time and memory where there are dozens of classes (the paper's released settings: 4).",
     )
