@@ -209,13 +209,6 @@ def test_recipes_that_repeat_others_say_so() -> None:
     assert len({json.dumps(recipe_config(each), sort_keys=True) for each in CELLS.values()}) == 76
 
 
-def test_joint_training_is_counted_without_its_classes() -> None:
-    """Nothing that a recipe names need be there for a plan; names of classes are in a file."""
-    found = json.loads(run("plan", find(table=7, joint=0.2, init="random").name, "--json"))
-    assert found["joint"]["imagenet"]["params"] == 1000 * (640 + 1)
-    assert found["steps"]["student"]["joint_images"] == {"imagenet": 256}
-
-
 KINDS = {(cell.model, cell.joint is not None, cell.unlabelled is not None): cell.name for cell in CELLS.values()}
 
 
@@ -223,11 +216,14 @@ KINDS = {(cell.model, cell.joint is not None, cell.unlabelled is not None): cell
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_each_kind_is_planned_and_shown(kind: tuple[str, bool, bool]) -> None:
+    """Nothing that a recipe names need be there, not even the file with the classes of joint training."""
     name = KINDS[kind]
     found = json.loads(run("plan", name, "--json", "--activation-checkpointing"))
     shown = json.loads(run("recipes", "show", name, "--json"))
     assert shown["params"] == found["params"] > 20_000_000 and shown["macs"] == found["macs"]
     assert list(found["steps"]) == ["teacher", "student"][: 1 + kind[2]]
+    assert {each: cost["params"] for each, cost in found["joint"].items()} == ({"imagenet": 641_000} if kind[1] else {})
+    assert all(step["joint_images"] == ({"imagenet": 256} if kind[1] else {}) for step in found["steps"].values())
     assert all(step["micro_batch"] > 0 for step in found["steps"].values()), "it fits 80 GB, in parts"
 
 
