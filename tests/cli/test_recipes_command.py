@@ -264,6 +264,7 @@ def test_each_builds(built: tuple[str, str, bool]) -> None:
     assert not isinstance(init, str) or init in {each.name for each in backbone.inits()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["b7-retinanet", "r50-retinanet", "spinenet-143", "b7-nas-fpn"])
 def test_each_kind_trains_at_a_smaller_size(model: str) -> None:
     """Two steps of the recipe's own kinds of layers, with a body and widths that a processor bears."""

@@ -85,6 +85,7 @@ def test_a_stage_ends_when_the_process_that_started_it_is_gone(tmp_path: Path) -
     process.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_loader_worker_does_not_hold_the_folder(make_config: MakeConfig, tmp_path: Path) -> None:
     """Killed with its run, a stage leaves workers behind for seconds; the next run must not wait for them."""
     run = tmp_path / "run"
