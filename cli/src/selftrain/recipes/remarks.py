@@ -221,6 +221,13 @@ def _differing(cell: Cell, model: Model) -> Iterator[tuple[str, str]]:
         yield "evaluation.scales", "at each image's own size; the released code scales images and labels to 512"
         if cell.model == "b7-nas-fpn" and cell.table != 11:
             yield "teacher.steps", "40,000, as the paper; 20,000 in the released settings"
+    groups = (
+        "" if cell.model.startswith(("spinenet", "r")) else "; EfficientNet's own, as released, is over groups of cores"
+    )
+    yield (
+        "device.sync_batch_norm",
+        f"batch norm is over what all devices have at once, of a step that is cut its parts one by one{groups}",
+    )
     if model.optimizer["gradient_clip"]:
         yield (
             "teacher.optimizer.gradient_clip",
